@@ -1,0 +1,447 @@
+//! The command line: what there is to type, and the help that says so.
+//!
+//! The sections after the options ("Examples:", "Exit status:") are also what [`crate::docs_gen`] makes the man
+//! pages' sections of: a line that ends in a colon in the first column begins one.
+
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+
+const STATUS_LINES: &str = "
+Exit status:
+  0  done
+  1  the node refused or failed; standard error says why
+  2  the command line could not be understood
+  3  plabd could not be reached or did not keep to the protocol";
+
+const EXEC_STATUS_LINES: &str = "
+Exit status:
+  N      the command's own, 0 to 124
+  125    plab could not do its part: no plabd, no such slice, a frozen capsule, a wrong option
+  126    the command was found and could not be run
+  127    there is no such command in the capsule
+  128+N  signal N ended the command (137: it was killed, perhaps by its memory limit)";
+
+/// A table of the descriptors for the two commands that have them.
+const EXEC_TERMINAL: &str = "
+Terminal:
+  With a terminal on standard input and output the command gets a terminal of its own inside the
+  capsule, with the same size. Nothing of the caller's terminal is handed over: plab copies between
+  the two. To leave a capsule that does not react (frozen, say) press Ctrl-] three times in a second.
+  Without a terminal, the third of INT, TERM, QUIT or HUP within a second ends plab itself.";
+
+/// Work with the slices of this node.
+#[derive(Debug, Parser)]
+#[command(
+    name = "plab",
+    version,
+    long_about = "Work with the slices of this node: apply their definitions, see what they do and what the \
+kernel holds them to, run commands in them.\n\nplab asks plabd over its control socket. Root may ask \
+everything; the user of a slice may ask for `exec`, `shell`, `status` and `restart` of that slice.",
+    after_help = concat_help(&["
+Examples:
+  plab apply princeton4.toml               # put a definition into effect, wait until it is
+  plab status                              # every slice, one line each
+  plab status princeton4 --verify          # what was asked and what the kernel has in force
+  plab exec princeton4 -- uname -a         # run a command in its capsule
+  plab events -f                           # follow what happens", STATUS_LINES]),
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// Talk to the plabd that was started with the same --root: its socket is DIR/run/planetlab/control.sock
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub root: Option<PathBuf>,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Put definitions into effect and wait until they are
+    #[command(after_help = concat_help(&["
+Examples:
+  plab apply princeton4.toml mit_dns.toml
+  sed 's/128M/256M/' princeton4.toml | plab apply -", STATUS_LINES]))]
+    Apply(ApplyArgs),
+
+    /// Show the node and its slices
+    #[command(after_help = concat_help(&["
+Examples:
+  plab status                              # one line a slice
+  plab status princeton4                   # everything about one
+  plab status princeton4 --verify          # each limit: asked and in force
+  plab status --json | jq -r '.slices[] | select(.state == \"failed\") | .name'", "
+Exit status:
+  0  done; with --verify: everything that was asked is in force
+  1  the node refused or failed; with --verify: something is not in force or could not be read back
+  2  the command line could not be understood
+  3  plabd could not be reached or did not keep to the protocol"]))]
+    Status(StatusArgs),
+
+    /// Run a command in a slice's capsule
+    #[command(
+        long_about = "Run a command in a slice's capsule, with the slice's user, limits and view of the system.\n\n\
+Standard input, output and error are the caller's, signals (INT, TERM, HUP, QUIT, USR1, USR2) and changes of the \
+window's size are passed on, and the exit status is the command's.",
+        override_usage = "plab exec [OPTIONS] SLICE [--] CMD [ARG]...",
+        after_help = concat_help(&["
+Examples:
+  plab exec princeton4 -- uname -a
+  plab exec princeton4 -- sh -c 'du -sh ~' > size.txt
+  tar -C site -c . | plab exec princeton4 -- tar -x
+  plab exec princeton4 --env LEVEL=debug -- ./measure --once
+  plab exec princeton4 -- top              # gets a terminal, if there is one here", EXEC_TERMINAL, EXEC_STATUS_LINES])
+    )]
+    Exec(ExecArgs),
+
+    /// Open the slice's login shell in its capsule
+    #[command(after_help = concat_help(&["
+Examples:
+  plab shell princeton4
+  echo 'cat PlanetLab-control/resources' | plab shell princeton4", EXEC_TERMINAL, EXEC_STATUS_LINES]))]
+    Shell(ShellArgs),
+
+    /// Stop a slice's capsule and start it again
+    #[command(after_help = concat_help(&["
+Examples:
+  plab restart princeton4", STATUS_LINES]))]
+    Restart(SliceArgs),
+
+    /// Stop every process of a slice where it is, until `plab thaw`
+    #[command(after_help = concat_help(&["
+Examples:
+  plab freeze princeton4", STATUS_LINES]))]
+    Freeze(SliceArgs),
+
+    /// Let a frozen slice go on
+    #[command(after_help = concat_help(&["
+Examples:
+  plab thaw princeton4", STATUS_LINES]))]
+    Thaw(SliceArgs),
+
+    /// Remove a slice: its definition, its capsule and everything it stored
+    #[command(after_help = concat_help(&["
+Examples:
+  plab rm princeton4                       # asks first
+  plab rm --yes princeton4                 # in a script", STATUS_LINES]))]
+    Rm(RemoveArgs),
+
+    /// Show what happened on the node
+    #[command(after_help = concat_help(&["
+Examples:
+  plab events princeton4                   # everything that is kept about one slice
+  plab events -n 20                        # the last 20
+  plab events -f                           # the last 10, then each as it happens
+  plab events -f --json --since 1041 | jq -r .kind", STATUS_LINES]))]
+    Events(EventsArgs),
+
+    /// Show who uses the node's CPUs and memory
+    #[command(after_help = concat_help(&["
+Keys:
+  c, m, t, n  sort by CPU, memory, tasks, name
+  q           quit
+
+Examples:
+  plab top                                 # full screen, every 2 s
+  plab top --once | head -4                # the three busiest
+  plab top --json | jq '.capsules | map(.memory) | add'", STATUS_LINES]))]
+    Top(TopArgs),
+
+    /// Stop every capsule in order and keep them stopped until plabd starts again
+    #[command(after_help = concat_help(&["
+Examples:
+  plab drain                               # before maintenance of the machine", STATUS_LINES]))]
+    Drain(JsonArgs),
+
+    /// Print the completions of a shell
+    #[command(after_help = concat_help(&["
+Examples:
+  plab completions bash > /etc/bash_completion.d/plab
+  plab completions fish > ~/.config/fish/completions/plab.fish", STATUS_LINES]))]
+    Completions(CompletionsArgs),
+
+    /// Write the man pages of plab and its commands
+    #[command(after_help = concat_help(&["
+Examples:
+  plab man /usr/local/share/man/man1", STATUS_LINES]))]
+    Man(ManArgs),
+}
+
+/// `plab apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// Definitions; `-` reads one from standard input
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub files: Vec<PathBuf>,
+    /// Print the answers as one JSON array, in the order of the files
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plab status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Only this slice, in full
+    pub slice: Option<String>,
+    /// Read every limit back from the kernel and compare
+    #[arg(long)]
+    pub verify: bool,
+    /// Print plabd's answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `exec` and `shell` have in common.
+#[derive(Debug, Args)]
+pub struct SessionArgs {
+    /// Give the command a terminal, even if there is none here
+    #[arg(short = 't', long = "tty", overrides_with = "no_tty")]
+    pub tty: bool,
+    /// Give the command no terminal, even if there is one here
+    #[arg(short = 'T', long = "no-tty", overrides_with = "tty")]
+    pub no_tty: bool,
+    /// Set a variable in the command's environment; K alone takes the caller's value
+    #[arg(short = 'e', long = "env", value_name = "K=V")]
+    pub env: Vec<OsString>,
+}
+
+/// `plab exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// The slice
+    pub slice: String,
+    /// What `exec` and `shell` have in common.
+    #[command(flatten)]
+    pub session: SessionArgs,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD", value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<OsString>,
+}
+
+/// `plab shell`.
+#[derive(Debug, Args)]
+pub struct ShellArgs {
+    /// The slice
+    pub slice: String,
+    /// What `exec` and `shell` have in common.
+    #[command(flatten)]
+    pub session: SessionArgs,
+}
+
+/// A command about one slice that has an answer of one line.
+#[derive(Debug, Args)]
+pub struct SliceArgs {
+    /// The slice
+    pub slice: String,
+    /// Print plabd's answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plab rm`.
+#[derive(Debug, Args)]
+pub struct RemoveArgs {
+    /// The slice
+    pub slice: String,
+    /// Do not ask
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Print plabd's answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plab events`.
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Only this slice
+    pub slice: Option<String>,
+    /// Go on, showing each event as it happens
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only events with a larger sequence number
+    #[arg(long, value_name = "SEQ")]
+    pub since: Option<u64>,
+    /// Only the last N of what is kept [default: all; with --follow and no --since, 10]
+    #[arg(short = 'n', long = "last", value_name = "N")]
+    pub last: Option<usize>,
+    /// Print plabd's answer as JSON; with --follow or --last one event a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plab top`.
+#[derive(Debug, Args)]
+pub struct TopArgs {
+    /// Print one table and end, as is done anyway when standard output is no terminal
+    #[arg(long)]
+    pub once: bool,
+    /// Seconds between two looks [default: 2, with --once 1]
+    #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
+    pub interval: Option<f64>,
+    /// Print plabd's counters as JSON and end; CPU shares are the difference of two answers
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A command that only knows `--json`.
+#[derive(Debug, Args)]
+pub struct JsonArgs {
+    /// Print plabd's answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plab completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `plab man`.
+#[derive(Debug, Args)]
+pub struct ManArgs {
+    /// Where to write them; made if it is not there
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub directory: PathBuf,
+}
+
+/// The sections of a help text, an empty line between two.
+fn concat_help(sections: &[&str]) -> String {
+    sections.iter().map(|s| s.trim_matches('\n')).collect::<Vec<_>>().join("\n\n")
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(s) if (0.1..=3600.0).contains(&s) => Ok(s),
+        _ => Err("expected seconds between 0.1 and 3600".to_owned()),
+    }
+}
+
+/// Whether a command line that clap refused was one of `exec` or `shell`, whose own errors have a status of
+/// their own: a script must be able to tell a bad option from a command that ended with 2.
+pub fn is_session(args: &[OsString]) -> bool {
+    let mut args = args.iter().skip(1);
+    while let Some(arg) = args.next() {
+        if arg == OsStr::new("--root") {
+            args.next();
+        } else if !arg.as_encoded_bytes().starts_with(b"-") {
+            return arg == OsStr::new("exec") || arg == OsStr::new("shell");
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command)
+    }
+
+    fn exec(line: &str) -> (ExecArgs, Vec<String>) {
+        match parse(line) {
+            Ok(Command::Exec(args)) => {
+                let command = args.command.iter().map(|a| a.to_string_lossy().into_owned()).collect();
+                (args, command)
+            }
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exec_leaves_the_command_alone() {
+        assert_eq!(exec("plab exec web -- ls -la --json -t").1, ["ls", "-la", "--json", "-t"]);
+        assert_eq!(exec("plab exec web ls -la").1, ["ls", "-la"]);
+        assert_eq!(exec("plab exec web -- env -- x").1, ["env", "--", "x"]);
+        assert_eq!(exec("plab exec web -- ls --root /x").1, ["ls", "--root", "/x"]);
+        let (args, command) = exec("plab exec web -t --env A=b -e C -- cat");
+        assert!(args.session.tty && !args.session.no_tty);
+        assert_eq!((args.session.env.len(), command), (2, vec!["cat".to_owned()]));
+    }
+
+    #[test]
+    fn exec_needs_a_command_and_shell_none() {
+        assert!(parse("plab exec web").is_err());
+        assert!(parse("plab exec web --").is_err());
+        assert!(matches!(parse("plab shell web"), Ok(Command::Shell(_))));
+        assert!(parse("plab shell web -- ls").is_err());
+    }
+
+    #[test]
+    fn the_last_word_on_a_terminal_counts() {
+        let args = exec("plab exec -t -T web ls").0;
+        assert!(!args.session.tty && args.session.no_tty);
+    }
+
+    #[test]
+    fn root_goes_anywhere() {
+        for line in
+            ["plab --root /srv/t status", "plab status --root /srv/t", "plab status --root=/srv/t web"]
+        {
+            let cli = Cli::try_parse_from(line.split(' ')).expect(line);
+            assert_eq!(cli.root.as_deref(), Some(std::path::Path::new("/srv/t")));
+        }
+    }
+
+    #[test]
+    fn intervals_are_bounded() {
+        assert!(parse("plab top --interval 0.5").is_ok());
+        for bad in ["0", "-1", "nan", "inf", "1e9", "x"] {
+            assert!(parse(&format!("plab top --interval={bad}")).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sessions_are_known_before_they_parse() {
+        let is = |line: &str| is_session(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        assert!(is("plab exec"));
+        assert!(is("plab --root /x shell --nonsense"));
+        assert!(is("plab --root=/x exec"));
+        assert!(!is("plab --root exec status"));
+        assert!(!is("plab status exec"));
+    }
+
+    /// Every example in the help is parsed, so that none of them is wrong.
+    #[test]
+    fn examples_are_commands() {
+        let mut cli = Cli::command();
+        cli.build();
+        let helps = std::iter::once(&cli)
+            .chain(cli.get_subcommands().filter(|c| c.get_name() != "help"))
+            .map(|c| (c.get_name().to_owned(), c.get_after_help().map(ToString::to_string)));
+        for (name, help) in helps {
+            let help = help.unwrap_or_else(|| panic!("{name} has no example"));
+            let mut examples = 0;
+            for line in help.lines().filter_map(|l| l.strip_prefix("  ")) {
+                for part in line.split(" # ").next().unwrap_or_default().split(" | ") {
+                    let part = part.split(" > ").next().unwrap_or_default().trim();
+                    if part.starts_with("plab ")
+                        && !part.starts_with("plab could")
+                        && !part.starts_with("plab copies")
+                    {
+                        examples += 1;
+                        // Quoted words keep their blanks out of this simple split; none is an option.
+                        let words = part.split_whitespace().map(|w| w.trim_matches('\''));
+                        assert!(Cli::try_parse_from(words).is_ok(), "{name}: {part}");
+                    }
+                }
+            }
+            assert!(examples > 0, "{name} has no example");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Which of the caller's descriptors a slice may have, and pipes in place of the others.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fcntl_setfl, fstat, makedev};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::error::Error;
+use crate::relay::{End, Relay};
+
+/// Which way bytes go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// To the command: its standard input.
+    In,
+    /// From the command: its standard output and error.
+    Out,
+}
+
+/// What becomes of one of the caller's descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handling {
+    /// The slice gets it.
+    Pass,
+    /// The slice gets a pipe, and plab copies.
+    Relay,
+}
+
+/// Decides what a slice may hold.
+///
+/// A descriptor is more than a stream of bytes: what it refers to can be asked and told things, by whoever
+/// holds it. A slice that holds the terminal of root can type commands into it (TIOCSTI), turn off its echo,
+/// read what is typed next. A socket can be shut down for everybody, asked for the peer, or carry
+/// descriptors; a directory leads out of the view; a device does what devices do. None of these is ever
+/// handed over. What is:
+///
+/// * an end of a pipe that has the one direction that is needed: the slice can read or write it and nothing
+///   else. (Opening the other direction by way of `/proc/self/fd` needs permission on the pipe's inode,
+///   which is the caller's and mode 0600.)
+/// * a regular file, to read, opened for reading only. Opening it again for writing needs permission on
+///   the file, as it would by name.
+/// * `/dev/null`.
+///
+/// A regular file to write into is relayed too, though it costs a copy: whoever holds it can shorten it,
+/// overwrite what was there before (O_APPEND can be turned off), lock it, and go on filling the caller's disk
+/// from a background process long after plab has ended.
+pub fn handling(stat: &Stat, flags: OFlags, direction: Direction) -> Handling {
+    let mode = flags & OFlags::RWMODE;
+    let only = match direction {
+        Direction::In => OFlags::RDONLY,
+        Direction::Out => OFlags::WRONLY,
+    };
+    // An O_PATH descriptor says "read only" and is no open file at all.
+    if flags.contains(OFlags::PATH) {
+        return Handling::Relay;
+    }
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo if mode == only => Handling::Pass,
+        FileType::RegularFile if direction == Direction::In && mode == only => Handling::Pass,
+        FileType::CharacterDevice if stat.st_rdev == makedev(1, 3) => Handling::Pass,
+        _ => Handling::Relay,
+    }
+}
+
+/// A descriptor for the command.
+#[derive(Debug)]
+enum Far {
+    Callers(BorrowedFd<'static>),
+    Pipe(Rc<OwnedFd>),
+}
+
+impl AsFd for Far {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Far::Callers(fd) => fd.as_fd(),
+            Far::Pipe(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// What the command gets as its standard input, output and error. To be dropped as soon as it was sent: while
+/// plab holds the command's end of a pipe it never sees that the command closed its own.
+#[derive(Debug)]
+pub struct Stdio([Far; 3]);
+
+impl Stdio {
+    /// The three descriptors, in order.
+    pub fn fds(&self) -> [BorrowedFd<'_>; 3] {
+        self.0.each_ref().map(AsFd::as_fd)
+    }
+}
+
+/// What plab copies for the command.
+#[derive(Debug, Default)]
+pub struct Relays {
+    /// Into the command.
+    pub input: Option<Relay>,
+    /// Out of the command.
+    pub output: Vec<Relay>,
+}
+
+/// Looks at the caller's three descriptors and makes the pipes that are needed.
+///
+/// # Errors
+/// As fstat(2) and pipe2(2).
+pub fn prepare() -> Result<(Stdio, Relays), Error> {
+    let mut relays = Relays::default();
+    let (stdin, stdout, stderr) = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
+
+    let (stat, how) = look(stdin, Direction::In)?;
+    let input = match how {
+        Handling::Pass => Far::Callers(stdin),
+        Handling::Relay => {
+            let (far, near) = pipe(Direction::In)?;
+            relays.input = Some(Relay::new(End::callers(stdin, &stat), near).noticing_close());
+            far
+        }
+    };
+
+    let (out_stat, how) = look(stdout, Direction::Out)?;
+    let mut shared = None;
+    let output = match how {
+        Handling::Pass => Far::Callers(stdout),
+        Handling::Relay => {
+            let (far, near) = pipe(Direction::Out)?;
+            relays.output.push(Relay::new(near, End::callers(stdout, &out_stat)));
+            if let Far::Pipe(fd) = &far {
+                shared = Some(Rc::clone(fd));
+            }
+            far
+        }
+    };
+
+    let (err_stat, how) = look(stderr, Direction::Out)?;
+    let error = match (how, shared) {
+        (Handling::Pass, _) => Far::Callers(stderr),
+        // One terminal, or `> log 2>&1`: with a pipe each, the two would come out in another order than they
+        // were written.
+        (Handling::Relay, Some(fd))
+            if (err_stat.st_dev, err_stat.st_ino) == (out_stat.st_dev, out_stat.st_ino) =>
+        {
+            Far::Pipe(fd)
+        }
+        (Handling::Relay, _) => {
+            let (far, near) = pipe(Direction::Out)?;
+            relays.output.push(Relay::new(near, End::callers(stderr, &err_stat)));
+            far
+        }
+    };
+    Ok((Stdio([input, output, error]), relays))
+}
+
+fn look(fd: BorrowedFd<'_>, direction: Direction) -> Result<(Stat, Handling), Error> {
+    let failed = Error::system::<rustix::io::Errno>;
+    let stat = fstat(fd).map_err(failed("look at standard input, output and error"))?;
+    let flags = fcntl_getfl(fd).map_err(failed("look at standard input, output and error"))?;
+    let how = handling(&stat, flags, direction);
+    Ok((stat, how))
+}
+
+/// A pipe: the command's end, which blocks as programs expect, and ours, which does not.
+fn pipe(direction: Direction) -> Result<(Far, End), Error> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(Error::system("make a pipe"))?;
+    let (far, near) = match direction {
+        Direction::In => (read, write),
+        Direction::Out => (write, read),
+    };
+    fcntl_setfl(&near, OFlags::NONBLOCK).map_err(Error::system("make a pipe"))?;
+    Ok((Far::Pipe(Rc::new(far)), End::ours(Rc::new(near))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, Mode, openat};
+
+    fn of(fd: impl AsFd, direction: Direction) -> Handling {
+        look(fd.as_fd(), direction).expect("look").1
+    }
+
+    fn open(path: &str, flags: OFlags) -> OwnedFd {
+        openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()).expect(path)
+    }
+
+    #[test]
+    fn a_pipe_passes_in_its_own_direction_only() {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).expect("pipe");
+        assert_eq!(of(&read, Direction::In), Handling::Pass);
+        assert_eq!(of(&write, Direction::Out), Handling::Pass);
+        assert_eq!(of(&write, Direction::In), Handling::Relay);
+        assert_eq!(of(&read, Direction::Out), Handling::Relay);
+        let both = open(&format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&read)), OFlags::RDWR);
+        assert_eq!(of(&both, Direction::In), Handling::Relay);
+        assert_eq!(of(&both, Direction::Out), Handling::Relay);
+    }
+
+    #[test]
+    fn a_file_passes_for_reading_only() {
+        let path = std::env::temp_dir().join(format!("plab-stdio-{}", std::process::id()));
+        std::fs::write(&path, "x").expect("write");
+        let name = path.to_str().expect("utf-8");
+        let modes =
+            [OFlags::RDONLY, OFlags::WRONLY, OFlags::RDWR, OFlags::PATH].map(|flags| open(name, flags));
+        std::fs::remove_file(&path).expect("remove");
+        let [read, write, both, only_path] = modes;
+        assert_eq!(of(&read, Direction::In), Handling::Pass);
+        for fd in [&write, &both, &only_path] {
+            assert_eq!(of(fd, Direction::In), Handling::Relay);
+        }
+        for fd in [&read, &write, &both, &only_path] {
+            assert_eq!(of(fd, Direction::Out), Handling::Relay);
+        }
+    }
+
+    #[test]
+    fn of_devices_only_null_passes() {
+        for flags in [OFlags::RDONLY, OFlags::RDWR] {
+            assert_eq!(of(open("/dev/null", flags), Direction::In), Handling::Pass);
+        }
+        assert_eq!(of(open("/dev/null", OFlags::WRONLY), Direction::Out), Handling::Pass);
+        for device in ["/dev/zero", "/dev/full", "/dev/ptmx"] {
+            assert_eq!(
+                of(open(device, OFlags::RDWR | OFlags::NOCTTY), Direction::In),
+                Handling::Relay,
+                "{device}"
+            );
+            assert_eq!(
+                of(open(device, OFlags::RDWR | OFlags::NOCTTY), Direction::Out),
+                Handling::Relay,
+                "{device}"
+            );
+        }
+    }
+
+    #[test]
+    fn directories_and_sockets_never_pass() {
+        assert_eq!(of(open("/", OFlags::RDONLY | OFlags::DIRECTORY), Direction::In), Handling::Relay);
+        let (a, _b) = std::os::unix::net::UnixStream::pair().expect("pair");
+        assert_eq!(of(&a, Direction::In), Handling::Relay);
+        assert_eq!(of(&a, Direction::Out), Handling::Relay);
+    }
+}

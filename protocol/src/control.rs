@@ -1,0 +1,314 @@
+//! The control socket: requests, replies, and the shapes of what they show.
+//!
+//! Everything here is stable, versioned JSON: `plab --json` prints these shapes unchanged.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One request with the protocol version the client speaks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Envelope {
+    /// The client's [`crate::VERSION`].
+    pub v: u32,
+    /// What is asked.
+    #[serde(flatten)]
+    pub request: Request,
+}
+
+/// What a client may ask of `plabd`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case")]
+pub enum Request {
+    /// The node and all slices, or one slice; with `verify`, what was asked and what the kernel has in force.
+    Status {
+        /// Only this slice; all that the caller may see when absent.
+        slice: Option<String>,
+        /// Read every layer back from the kernel.
+        #[serde(default)]
+        verify: bool,
+    },
+    /// Store a definition in the directory of definitions and wait until it is in effect or refused.
+    Apply {
+        /// The TOML text.
+        text: String,
+        /// What errors should call the text, such as a file name; `-` for standard input.
+        origin: String,
+    },
+    /// Delete a slice's definition: `stop`, grace, kill, storage removed. Waits until it is gone.
+    Remove {
+        /// The slice.
+        slice: String,
+    },
+    /// Stop a capsule and start it again.
+    Restart {
+        /// The slice.
+        slice: String,
+    },
+    /// Freeze every process of a capsule.
+    Freeze {
+        /// The slice.
+        slice: String,
+    },
+    /// Let a frozen capsule go on.
+    Thaw {
+        /// The slice.
+        slice: String,
+    },
+    /// Run a command in a capsule. Four descriptors come with it: the session socket, then standard input,
+    /// output and error; with `tty` only the session socket.
+    Exec(Exec),
+    /// What happened, oldest first.
+    Events {
+        /// Only events with a larger sequence number; 0 for all that are kept.
+        #[serde(default)]
+        since: u64,
+        /// Only this slice.
+        slice: Option<String>,
+        /// Keep the connection and send each new event as it happens.
+        #[serde(default)]
+        follow: bool,
+    },
+    /// CPU time, memory and tasks of every capsule, for `plab top`.
+    Usage,
+    /// Stop every capsule in order (`stop`, grace, kill) and keep them stopped until the next start of `plabd`.
+    Drain,
+}
+
+/// A command to run in a capsule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// The slice.
+    pub slice: String,
+    /// The command and its arguments; empty for the slice's login shell.
+    pub argv: Vec<String>,
+    /// Variables set beside the capsule's own (`TERM`, `LANG`, …).
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// A pseudo-terminal of this size inside the capsule; its master comes back over the session socket.
+    pub tty: Option<WindowSize>,
+}
+
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Columns.
+    pub cols: u16,
+}
+
+/// What `plabd` answers. One reply ends a request, but for a followed [`Request::Events`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "kebab-case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Box<NodeStatus>),
+    /// Done; the message says what was done, for a person.
+    Done {
+        /// One line.
+        message: String,
+    },
+    /// To [`Request::Exec`]: the session socket was handed to the capsule.
+    Started,
+    /// One event of [`Request::Events`].
+    Event(Event),
+    /// To [`Request::Events`] without `follow`, and to a followed one before the first new event.
+    Events {
+        /// Oldest first.
+        events: Vec<Event>,
+    },
+    /// To [`Request::Usage`].
+    Usage {
+        /// When this was read, in microseconds of the node's monotonic clock.
+        at_micros: u64,
+        /// One row a capsule.
+        capsules: Vec<Usage>,
+    },
+    /// The request was refused or failed.
+    Error(ErrorReply),
+}
+
+/// A refusal or failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorReply {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people: what was tried, on what, what the kernel said, what to do. May hold several lines.
+    pub message: String,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The client speaks another version.
+    Version,
+    /// The request could not be read.
+    Malformed,
+    /// The caller's UID may not ask this.
+    Denied,
+    /// No such slice, or none that the caller may see.
+    NoSuchSlice,
+    /// The definition was refused.
+    BadDefinition,
+    /// Not in the slice's present state (a command in a frozen capsule, say).
+    WrongState,
+    /// Too many connections or sessions.
+    Busy,
+    /// It was tried and failed.
+    Failed,
+}
+
+/// The node, and the slices that the caller may see.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The node's name.
+    pub node: String,
+    /// `plabd`'s version.
+    pub version: String,
+    /// Features that the node file allows to be missing and that are missing.
+    pub degraded: Vec<String>,
+    /// Definitions that are not in effect, with the reason.
+    pub refused: Vec<RefusedDefinition>,
+    /// One entry a slice, by name.
+    pub slices: Vec<SliceStatus>,
+}
+
+/// A definition that is not in effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedDefinition {
+    /// The file.
+    pub file: String,
+    /// One message an error, each naming file, line, key, what was read, what was expected.
+    pub errors: Vec<String>,
+}
+
+/// Where a slice's capsule stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SliceState {
+    /// Accepted; the capsule is being made.
+    Starting,
+    /// Made, read back, hooks begun.
+    Running,
+    /// Every process stopped by the freezer.
+    Frozen,
+    /// `stop` runs, or the grace period, or the kill.
+    Stopping,
+    /// Not running on purpose (drained).
+    Stopped,
+    /// The lease has ended; storage is kept until the definition goes.
+    Expired,
+    /// It could not be made, or it died; `detail` says why.
+    Failed,
+    /// The definition is gone; storage is being removed.
+    Removing,
+}
+
+/// One slice.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SliceStatus {
+    /// Its name.
+    pub name: String,
+    /// UID and GID of everything it owns.
+    pub uid: u32,
+    /// Where it stands.
+    pub state: SliceState,
+    /// Why, when that needs saying.
+    pub detail: Option<String>,
+    /// The first line that its `status` printed last; the slice's own words, so escape before showing.
+    pub status_line: Option<String>,
+    /// Whether that `status` exited with 0; none when there is none.
+    pub status_ok: Option<bool>,
+    /// What happened to each hook, by name.
+    pub hooks: BTreeMap<String, String>,
+    /// PID of capsule-init in the node's PID namespace.
+    pub pid: Option<u32>,
+    /// When this capsule was started, RFC 3339.
+    pub since: Option<String>,
+    /// End of the lease, RFC 3339.
+    pub expires: Option<String>,
+    /// Whom to ask about it.
+    pub contact: String,
+    /// Bytes of memory charged.
+    pub memory: Option<u64>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
+    /// Microseconds of CPU time used since this capsule started.
+    pub cpu_micros: Option<u64>,
+    /// Errors in a newer definition that is not in effect.
+    pub pending_errors: Vec<String>,
+    /// What was asked and what is in force, layer by layer; only with `verify`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verify: Vec<VerifyRow>,
+}
+
+/// One thing the kernel holds a capsule to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyRow {
+    /// `cgroup`, `namespaces`, `view`, `privileges`, `landlock`, `seccomp`.
+    pub layer: String,
+    /// What is limited, such as `memory.max`.
+    pub what: String,
+    /// What was asked.
+    pub asked: String,
+    /// What the kernel says.
+    pub in_force: String,
+    /// Whether the two agree.
+    pub ok: bool,
+    /// The file or call that told.
+    pub source: String,
+}
+
+/// One thing that happened on the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Rises by one an event; kept over restarts of `plabd`.
+    pub seq: u64,
+    /// RFC 3339, UTC.
+    pub time: String,
+    /// The slice it is about; none for the node.
+    pub slice: Option<String>,
+    /// A stable name such as `capsule-started`.
+    pub kind: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// For people. May quote a slice's own words: escape before showing.
+    pub message: String,
+}
+
+/// How much an event matters; the names are syslog's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Normal.
+    Info,
+    /// Normal but worth a look.
+    Notice,
+    /// A slice's trouble.
+    Warning,
+    /// The node's trouble.
+    Error,
+}
+
+/// What one capsule uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// The slice.
+    pub name: String,
+    /// Where it stands.
+    pub state: SliceState,
+    /// Microseconds of CPU time since the capsule started.
+    pub cpu_micros: u64,
+    /// CPU limit in microseconds a 100 ms period; none for no limit.
+    pub cpu_max_micros: Option<u64>,
+    /// Bytes of memory charged.
+    pub memory: u64,
+    /// Limit in bytes.
+    pub memory_max: u64,
+    /// Processes and threads.
+    pub tasks: u64,
+    /// Limit.
+    pub tasks_max: u64,
+}

@@ -1,0 +1,46 @@
+//! The session socket: a client and the `capsule-init` that runs its command.
+//!
+//! The client makes the socket pair and sends one end with [`crate::control::Request::Exec`]. When the client
+//! closes its end, the command's session gets `SIGHUP` and then, after a short grace, `SIGKILL`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::WindowSize;
+
+/// From the client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum ToSession {
+    /// Send a signal to the command's foreground process group (terminal) or process group.
+    Signal {
+        /// As numbered on this architecture; see signal(7).
+        number: i32,
+    },
+    /// The client's window changed.
+    Resize(WindowSize),
+}
+
+/// From `capsule-init`. To the client this is a slice's word: bounded and escaped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "kebab-case")]
+pub enum FromSession {
+    /// The command runs; with a terminal, the pseudo-terminal's master comes attached.
+    Running,
+    /// It could not be started.
+    Failed {
+        /// The kernel's error number; see errno(3).
+        errno: i32,
+        /// What was tried.
+        what: String,
+    },
+    /// It ended by itself.
+    Exited {
+        /// 0 to 255.
+        code: i32,
+    },
+    /// A signal ended it.
+    Killed {
+        /// As numbered on this architecture.
+        signal: i32,
+    },
+}

@@ -1,0 +1,121 @@
+//! Giving up root for good: rlimits, capabilities, groups, IDs, securebits, `no_new_privs`.
+//!
+//! The order is the point. The bounding set and securebits need the capability that is given up with the UID;
+//! the groups need the GID's; the UID goes last of the IDs, because nothing after it can be undone.
+
+use caps::CapSet;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustix::fs::{Gid, Uid};
+use rustix::thread::CapabilitiesSecureBits;
+
+use crate::error::{KernelError, Tried};
+
+/// Limits of each process, beside the cgroup's on the capsule; see setrlimit(2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessLimits {
+    /// Open files.
+    pub open_files: u64,
+    /// Processes of this UID: the cgroup's limit again, should a process ever be outside the cgroup.
+    pub tasks: u64,
+}
+
+/// The securebits a capsule ends with: UID 0 would mean nothing, capabilities can not be kept, raised or
+/// inherited; locked, each. See capabilities(7).
+pub const SECURE_BITS: CapabilitiesSecureBits = CapabilitiesSecureBits::NO_ROOT
+    .union(CapabilitiesSecureBits::NO_ROOT_LOCKED)
+    .union(CapabilitiesSecureBits::NO_SETUID_FIXUP_LOCKED)
+    .union(CapabilitiesSecureBits::KEEP_CAPS_LOCKED)
+    .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE)
+    .union(CapabilitiesSecureBits::NO_CAP_AMBIENT_RAISE_LOCKED);
+
+/// Sets the limits; a hard limit that is lower already stays.
+///
+/// # Errors
+/// The kernel refused one, or shows another afterwards.
+pub fn limit_process(limits: ProcessLimits) -> Result<(), KernelError> {
+    let wanted = [
+        (Resource::RLIMIT_NOFILE, limits.open_files, "open files"),
+        (Resource::RLIMIT_NPROC, limits.tasks, "processes"),
+        // No real-time priority: a spinning real-time thread starves the node's own services.
+        (Resource::RLIMIT_RTPRIO, 0, "real-time priority"),
+        (Resource::RLIMIT_NICE, 0, "nice"),
+        // A core file is written by the kernel to where the host's core_pattern says.
+        (Resource::RLIMIT_CORE, 0, "core size"),
+        // Locked memory cannot be reclaimed; the usual 8 MiB, as libraries for cryptography expect.
+        (Resource::RLIMIT_MEMLOCK, 8 << 20, "locked memory"),
+        (Resource::RLIMIT_MSGQUEUE, 819_200, "message queues"),
+        (Resource::RLIMIT_SIGPENDING, limits.tasks.saturating_mul(8), "pending signals"),
+    ];
+    for (resource, value, name) in wanted {
+        let (_, hard) = getrlimit(resource).tried("read the limit on", name)?;
+        let value = value.min(hard);
+        setrlimit(resource, value, value).tried(&format!("set the limit to {value} on"), name)?;
+        let now = getrlimit(resource).tried("read the limit on", name)?;
+        if now != (value, value) {
+            return Err(KernelError::new(
+                format!("set the limit to {value}"),
+                name,
+                std::io::Error::other(format!("in force: {} soft, {} hard", now.0, now.1)),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Gives up every privilege and becomes `uid` (its GID has the same number); reads all of it back.
+///
+/// # Errors
+/// A step the kernel refused, or whose result is not there when read back. The caller must end the process.
+pub fn drop_to(uid: u32) -> Result<(), KernelError> {
+    let other = |error: caps::errors::CapsError| std::io::Error::other(error.to_string());
+    // Bounding first: what is not in it cannot come back by any exec.
+    for capability in caps::runtime::thread_all_supported() {
+        caps::drop(None, CapSet::Bounding, capability).map_err(other).tried("drop from the bounding set", capability)?;
+    }
+    caps::clear(None, CapSet::Ambient).map_err(other).tried("clear", "the ambient set")?;
+    rustix::thread::set_capabilities_secure_bits(SECURE_BITS).tried("lock", "securebits")?;
+    rustix::thread::set_thread_groups(&[]).tried("clear", "supplementary groups")?;
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
+    rustix::thread::set_thread_res_gid(group, group, group).tried("become", format!("GID {uid}"))?;
+    rustix::thread::set_thread_res_uid(user, user, user).tried("become", format!("UID {uid}"))?;
+    // With SECBIT_NO_SETUID_FIXUP unset the kernel has cleared these on leaving UID 0; cleared again, so that
+    // nothing here rests on that.
+    for set in [CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        caps::clear(None, set).map_err(other).tried("clear", format!("the {set:?} set"))?;
+    }
+    rustix::thread::set_no_new_privs(true).tried("set", "no_new_privs")?;
+    // Against ptrace, /proc/1/mem, /proc/1/fd and /proc/1/exe by processes of the same UID, which everything in
+    // this capsule is. Exec of an ordinary program sets it back for that program, so its owner may debug it.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)
+        .tried("make undumpable", "capsule-init")?;
+    confirm(uid)
+}
+
+fn confirm(uid: u32) -> Result<(), KernelError> {
+    let wrong = |what: &str| Err(KernelError::new("give up privileges", what, std::io::Error::other("still there when read back")));
+    for set in [CapSet::Bounding, CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
+        let left = caps::read(None, set).map_err(|error| std::io::Error::other(error.to_string())).tried("read", format!("{set:?} set"))?;
+        if !left.is_empty() {
+            return wrong(&format!("the {set:?} set"));
+        }
+    }
+    let ids = [rustix::process::getuid().as_raw(), rustix::process::geteuid().as_raw(), rustix::process::getgid().as_raw(), rustix::process::getegid().as_raw()];
+    if ids != [uid; 4] {
+        return wrong("UID and GID");
+    }
+    if !rustix::process::getgroups().tried("read", "groups")?.is_empty() {
+        return wrong("supplementary groups");
+    }
+    if !rustix::thread::no_new_privs().tried("read", "no_new_privs")? {
+        return wrong("the right to gain privileges (no_new_privs is not set)");
+    }
+    let bits = rustix::thread::capabilities_secure_bits().tried("read", "securebits")?;
+    if bits != SECURE_BITS {
+        return wrong(&format!("securebits other than asked ({bits:?})"));
+    }
+    // The way back must be shut, not just unused.
+    if rustix::thread::set_thread_uid(Uid::ROOT).is_ok() {
+        return wrong("the way back to UID 0");
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! What this node can hold a definition to: the rest is refused, unless the node file's `degrade` names it.
+
+use plab_config::{Definition, Feature, NodeFile};
+use plab_sandbox::landlock_rules::SCOPES_SINCE;
+use plab_sandbox::probe::Offered;
+
+/// The first Landlock ABI that restricts device ioctls.
+const IOCTL_SINCE: i32 = 5;
+
+/// Features that are missing on this machine, whether or not the node file allows that.
+pub fn missing(offered: &Offered) -> Vec<Feature> {
+    let checks = [
+        (Feature::MemoryHigh, offered.memory_high),
+        (Feature::MemorySwap, offered.memory_swap),
+        (Feature::MemoryOomGroup, offered.memory_oom_group),
+        (Feature::LandlockScope, offered.landlock_abi >= SCOPES_SINCE),
+        (Feature::LandlockIoctl, offered.landlock_abi >= IOCTL_SINCE),
+    ];
+    checks.into_iter().filter(|(_, there)| !there).map(|(feature, _)| feature).collect()
+}
+
+/// Why the node cannot hold a definition; empty if it can.
+pub fn refusals(definition: &Definition, node: &NodeFile, offered: &Offered) -> Vec<String> {
+    let file = definition.origin.file.display();
+    let name = &definition.name;
+    let mut refusals = Vec::new();
+    let needed = i32::try_from(node.landlock.abi).unwrap_or(i32::MAX);
+    if offered.landlock_abi < needed.max(1) {
+        refusals.push(format!(
+            "{file}: {name}: this node needs Landlock ABI {needed} and its kernel has {}; boot a newer kernel, or one \
+             with lsm=landlock",
+            offered.landlock_abi
+        ));
+    }
+    for feature in missing(offered) {
+        // The others concern every capsule; this one only those that ask.
+        let asked = feature != Feature::MemoryHigh || definition.memory.high.is_some();
+        if asked && !node.may_lack(feature) {
+            refusals.push(format!(
+                "{file}: {name}: this node cannot enforce {}; add it to `degrade` in the node file to run without, \
+                 or see `plab check`",
+                feature.name()
+            ));
+        }
+    }
+    refusals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    const ALL: Offered =
+        Offered { memory_high: true, memory_swap: true, memory_oom_group: true, landlock_abi: 7 };
+
+    fn node(degrade: &str) -> NodeFile {
+        NodeFile::parse(&format!("name = \"n.example.org\"\ndegrade = [{degrade}]\n"), Path::new("node.toml"))
+            .expect("node file")
+    }
+
+    fn definition(memory: &str, node: &NodeFile) -> Definition {
+        let text = format!(
+            "name = \"a\"\ncontact = \"a@example.org\"\nnodes = [\"n.example.org\"]\n[memory]\n{memory}\n"
+        );
+        Definition::parse(&text, Path::new("a.toml"), node).expect("definition")
+    }
+
+    #[test]
+    fn what_cannot_be_enforced_is_refused_by_name() {
+        let strict = node("");
+        let high = definition("high = \"32M\"\nmax = \"64M\"", &strict);
+        assert!(refusals(&high, &strict, &ALL).is_empty());
+        let without = Offered { memory_high: false, ..ALL };
+        assert!(refusals(&high, &strict, &without)[0].contains("cannot enforce memory.high"));
+        assert!(refusals(&definition("max = \"64M\"", &strict), &strict, &without).is_empty(), "nobody asked");
+        assert!(refusals(&high, &node("\"memory.high\""), &without).is_empty());
+    }
+
+    #[test]
+    fn what_concerns_everyone_is_refused_to_everyone() {
+        let strict = node("");
+        let plain = definition("max = \"64M\"", &strict);
+        for offered in [
+            Offered { memory_swap: false, ..ALL },
+            Offered { memory_oom_group: false, ..ALL },
+            Offered { landlock_abi: 5, ..ALL },
+        ] {
+            assert_eq!(refusals(&plain, &strict, &offered).len(), 1);
+        }
+        assert_eq!(refusals(&plain, &strict, &Offered { landlock_abi: 0, ..ALL }).len(), 3);
+    }
+}

@@ -1,0 +1,85 @@
+//! A capsule that outlived plabd: found by its cgroup and its socket, and taken as it is.
+
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use plab_sandbox::KernelError;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
+
+use super::Capsule;
+use crate::machine::Machine;
+
+/// What is left of a capsule.
+pub enum Found {
+    /// Nothing at all.
+    Nothing,
+    /// It runs, and this is its capsule-init.
+    Running(Capsule),
+    /// Remains that must be cleared away: the message says what.
+    Remains(String),
+}
+
+/// Looks for the slice's capsule.
+///
+/// # Errors
+/// The cgroup file system cannot be read.
+pub fn find(machine: &Machine, slice: &str, uid: u32) -> Result<Found, KernelError> {
+    let Some(cgroup) = machine.tree.capsule_cgroup(slice)? else { return Ok(Found::Nothing) };
+    if !machine.tree.populated(slice)? {
+        return Ok(Found::Remains("its cgroup was left empty".into()));
+    }
+    let (link, pidfd, pid) = match reach(machine, slice, uid) {
+        Ok(reached) => reached,
+        Err(error) => return Ok(Found::Remains(error.to_string())),
+    };
+    Ok(Found::Running(Capsule { pidfd, pid, link, oom: cgroup.oom_event()? }))
+}
+
+/// Connects to the capsule's socket and makes sure that a process of the slice's listens there: listen(2) was
+/// called by capsule-init after it had become the slice, and the kernel shows those credentials.
+fn reach(machine: &Machine, slice: &str, uid: u32) -> Result<(OwnedFd, OwnedFd, i32), KernelError> {
+    let failed = |error: Errno| KernelError::new("reach capsule-init of", slice, error);
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .map_err(failed)?;
+    let address = SocketAddrUnix::new(machine.socket_address(slice)).map_err(failed)?;
+    connect(&socket, &address).map_err(failed)?;
+    let peer = sockopt::socket_peercred(&socket).map_err(failed)?;
+    if peer.uid.as_raw() != uid {
+        return Err(failed(Errno::PERM));
+    }
+    let pidfd = peer_pidfd(&socket).or_else(|_| rustix::process::pidfd_open(peer.pid, rustix::process::PidfdFlags::empty())).map_err(failed)?;
+    let pid = peer.pid.as_raw_nonzero().get();
+    // On a kernel without SO_PEERPIDFD the PID could have been reused between the two calls; its cgroup tells.
+    let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        .map_err(|error| KernelError::new("read the cgroup of capsule-init of", slice, error))?;
+    if !own.lines().any(|line| line.starts_with("0::") && line.ends_with(&format!("/{slice}"))) {
+        return Err(failed(Errno::SRCH));
+    }
+    Ok((socket, pidfd, pid))
+}
+
+/// See unix(7), `SO_PEERPIDFD` (Linux 6.5).
+fn peer_pidfd(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let mut pidfd: libc::c_int = -1;
+    let mut size = libc::socklen_t::try_from(size_of_val(&pidfd)).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the value and its size are ours, and of the type the option has.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERPIDFD,
+            (&raw mut pidfd).cast(),
+            &raw mut size,
+        )
+    };
+    if result != 0 || pidfd < 0 {
+        return Err(Errno::NOPROTOOPT);
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}

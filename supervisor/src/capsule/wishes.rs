@@ -1,0 +1,58 @@
+//! A definition in the sandbox's terms.
+
+use plab_config::{Definition, NodeFile};
+use plab_control_scripts::{ResourceDescription, SliceNode};
+use plab_sandbox::cgroup::Limits;
+use plab_sandbox::message::Times;
+use plab_sandbox::probe::Offered;
+
+/// The cgroup's limits.
+pub fn limits(definition: &Definition, offered: &Offered) -> Limits {
+    Limits {
+        cpu_weight: definition.cpu.weight.get(),
+        cpu_max_micros: definition.cpu.max.map(|quota| u64::from(quota.micros_per_period())),
+        // Admission has made sure that a node which lacks it may.
+        memory_high: definition.memory.high.filter(|_| offered.memory_high).map(|bytes| bytes.get()),
+        memory_max: definition.memory.max.get(),
+        tasks_max: definition.tasks.max.get(),
+    }
+}
+
+/// The hooks' limits that capsule-init keeps by itself.
+pub fn times(definition: &Definition) -> Times {
+    Times { configure_ms: definition.control.configure_limit.as_millis() }
+}
+
+/// What only a new capsule can change, in one string: view and seccomp, the latter by what it compiled to.
+pub fn birthmark(definition: &Definition, profile_digest: &str) -> String {
+    let paths: Vec<String> = definition.view.paths.iter().map(ToString::to_string).collect();
+    format!("view={} seccomp={profile_digest}", paths.join(","))
+}
+
+/// The text of `resources` (4.8).
+pub fn resources(definition: &Definition, uid: u32, node: &NodeFile) -> String {
+    ResourceDescription {
+        slice: definition.name.to_string(),
+        node: node.name.to_string(),
+        address: node.address.map(|address| address.to_string()),
+        uid,
+        contact: definition.contact.clone(),
+        expires: definition.expires.map(|expires| expires.as_second()),
+        cpu_weight: definition.cpu.weight.get(),
+        cpu_max: definition.cpu.max.map(|quota| f64::from(quota.micros_per_period()) / 1000.0),
+        memory_high: definition.memory.high.map(|bytes| bytes.get()),
+        memory_max: Some(definition.memory.max.get()),
+        tasks_max: Some(u64::from(definition.tasks.max.get())),
+        nodes: definition
+            .nodes
+            .iter()
+            .map(|node| SliceNode {
+                name: node.name.to_string(),
+                address: node.address.map(|address| address.to_string()),
+            })
+            .collect(),
+        seccomp: definition.seccomp.profile.to_string(),
+        ..ResourceDescription::default()
+    }
+    .render()
+}

@@ -1,0 +1,248 @@
+//! What each request does.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use plab_config::Definition;
+use plab_protocol::control::{ErrorCode, ErrorReply, Exec, Reply, Request, SliceState};
+use plab_sandbox::message::{self, ToInit};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::authority::Caller;
+use super::server::Connection;
+use super::status;
+use crate::node::Node;
+use crate::slice::{Answer, Command, Handle, Settled, refused};
+
+/// Events sent at once.
+const EVENTS_AT_ONCE: u32 = 10_000;
+
+/// How long an `apply` or `rm` waits to see its effect; the work goes on after that.
+const EFFECT_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A request in a few words, for the audit trail.
+pub fn describe(request: &Request) -> String {
+    match request {
+        Request::Status { slice, .. } => format!("status {}", slice.as_deref().unwrap_or("")),
+        Request::Apply { origin, .. } => format!("apply {origin}"),
+        Request::Remove { slice } => format!("rm {slice}"),
+        Request::Restart { slice } => format!("restart {slice}"),
+        Request::Freeze { slice } => format!("freeze {slice}"),
+        Request::Thaw { slice } => format!("thaw {slice}"),
+        Request::Exec(exec) => match exec.argv.first() {
+            Some(program) => format!("exec {} {program}", exec.slice),
+            None => format!("shell {}", exec.slice),
+        },
+        Request::Events { .. } => "events".into(),
+        Request::Usage => "usage".into(),
+        Request::Drain => "drain".into(),
+    }
+}
+
+/// Does what was asked; the caller may ask it.
+pub async fn serve(node: &Rc<Node>, caller: &Caller, request: Request, fds: Vec<OwnedFd>, connection: &mut Connection) {
+    let reply = match request {
+        Request::Status { slice, verify } => self::status(node, caller, slice.as_deref(), verify),
+        Request::Usage => Ok(Reply::Usage { at_micros: monotonic_micros(), capsules: status::usage(node) }),
+        Request::Exec(exec) => self::exec(node, caller, exec, &fds),
+        Request::Restart { slice } => command(node, caller, &slice, "restart", Command::Restart).await,
+        Request::Freeze { slice } => command(node, caller, &slice, "freeze", Command::Freeze).await,
+        Request::Thaw { slice } => command(node, caller, &slice, "thaw", Command::Thaw).await,
+        Request::Apply { text, origin } => apply(node, caller, &text, &origin).await,
+        Request::Remove { slice } => remove(node, caller, &slice).await,
+        Request::Drain => {
+            status::audit(node, None, caller, "drain");
+            node.drain().await;
+            Ok(Reply::Done { message: "every capsule is stopped, and stays so until plabd starts anew".into() })
+        }
+        Request::Events { since, slice, follow } => {
+            events(node, since, slice, follow, connection).await;
+            return;
+        }
+    };
+    // A client that has gone does not want the answer.
+    connection.send(&reply.unwrap_or_else(Reply::Error)).await.ok();
+}
+
+type Outcome = Result<Reply, ErrorReply>;
+
+fn find(node: &Node, caller: &Caller, slice: &str) -> Result<Handle, ErrorReply> {
+    let handle = node.slices.borrow().get(slice).cloned();
+    handle.filter(|_| caller.may_see(slice)).ok_or_else(|| {
+        let near = node.slices.borrow().keys().filter(|name| caller.may_see(name)).find(|name| name.starts_with(slice) || slice.starts_with(name.as_str())).cloned();
+        let hint = near.map(|name| format!("; did you mean {name}?")).unwrap_or_else(|| "; `plab status` lists them".into());
+        refused(ErrorCode::NoSuchSlice, format!("no slice {slice:?} on this node{hint}"))
+    })
+}
+
+fn status(node: &Rc<Node>, caller: &Caller, slice: Option<&str>, verify: bool) -> Outcome {
+    if let Some(slice) = slice {
+        find(node, caller, slice)?;
+    }
+    Ok(Reply::Status(Box::new(status::node(node, caller, slice, verify))))
+}
+
+/// Hands the client's sockets on to the capsule; plabd is not on the path of the command.
+fn exec(node: &Node, caller: &Caller, exec: Exec, fds: &[OwnedFd]) -> Outcome {
+    let handle = find(node, caller, &exec.slice)?;
+    let due = if exec.tty.is_some() { 1 } else { 4 };
+    if fds.len() != due {
+        return Err(refused(ErrorCode::Malformed, format!("exec takes {due} descriptors; {} came", fds.len())));
+    }
+    let slice = &handle.slice;
+    let state = slice.state.get();
+    let link = slice.link.borrow().clone();
+    // Frozen, its capsule-init is, too: the message would wait and the client with it.
+    let link = link.filter(|_| state == SliceState::Running).ok_or_else(|| {
+        let state = serde_json::to_value(state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default();
+        let detail = slice.detail.borrow().as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
+        refused(ErrorCode::WrongState, format!("{} is {state}{detail}", exec.slice))
+    })?;
+    status::audit(node, Some(&exec.slice), caller, &describe(&Request::Exec(exec.clone())));
+    let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    let message = ToInit::Exec(message::Exec { argv: exec.argv, env: exec.env, tty: exec.tty });
+    link.send(&message, &borrowed).map_err(|error| {
+        refused(ErrorCode::Failed, format!("could not hand the command to capsule-init of {}: {error}", exec.slice))
+    })?;
+    Ok(Reply::Started)
+}
+
+async fn command(node: &Node, caller: &Caller, slice: &str, word: &str, make: impl FnOnce(Answer) -> Command) -> Outcome {
+    let handle = find(node, caller, slice)?;
+    status::audit(node, Some(slice), caller, word);
+    let (answer, answered) = oneshot::channel();
+    let gone = || refused(ErrorCode::NoSuchSlice, format!("{slice} was removed meanwhile"));
+    handle.commands.send(make(answer)).map_err(|_| gone())?;
+    answered.await.map_err(|_| gone())?.map(|message| Reply::Done { message })
+}
+
+/// Stores the definition in the directory, which stays the one source of what is desired, and waits for the effect.
+async fn apply(node: &Rc<Node>, caller: &Caller, text: &str, origin: &str) -> Outcome {
+    let shown = if origin == "-" { "standard input" } else { origin };
+    let definition = Definition::parse(text, Path::new(shown), &node.machine.node).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        refused(ErrorCode::BadDefinition, lines.join("\n"))
+    })?;
+    let name = definition.name.clone();
+    let refusals = crate::admission::refusals(&definition, &node.machine.node, &node.machine.offered);
+    if !refusals.is_empty() {
+        return Err(refused(ErrorCode::BadDefinition, refusals.join("\n")));
+    }
+    if let Err(reason) = node.machine.profile(definition.seccomp.profile.as_str()) {
+        return Err(refused(ErrorCode::BadDefinition, format!("{shown}: {name}: {reason}")));
+    }
+    status::audit(node, Some(name.as_str()), caller, &format!("apply {origin}"));
+    // A slice that is defined in a file of another name stays there.
+    let file = node.set.borrow().source(&name).map_or_else(|| node.machine.paths.slices.join(format!("{name}.toml")), Path::to_owned);
+    store(&file, text).map_err(|error| refused(ErrorCode::Failed, format!("could not write {}: {error}", file.display())))?;
+    node.file_read(&file, Definition::load(&file, &node.machine.node));
+    let handle = find(node, &Caller::Root, name.as_str())?;
+    let settled = timeout(EFFECT_TIMEOUT, effect(&handle, &definition)).await.map_err(|_| {
+        refused(ErrorCode::Failed, format!("{name} was stored in {} and is not in effect yet; see `plab status {name}`", file.display()))
+    })?;
+    let Some(settled) = settled else {
+        return Err(refused(ErrorCode::Failed, format!("{name} was removed meanwhile")));
+    };
+    let detail = settled.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
+    match settled.state {
+        SliceState::Failed => Err(refused(ErrorCode::Failed, format!("{name} was accepted and does not run{detail}"))),
+        SliceState::Expired => Ok(Reply::Done { message: format!("{name} was accepted; it does not run{detail}") }),
+        _ => Ok(Reply::Done { message: format!("{name} is in effect{detail}") }),
+    }
+}
+
+async fn effect(handle: &Handle, definition: &Definition) -> Option<Settled> {
+    let mut settled = handle.slice.settled.subscribe();
+    loop {
+        if let Some(settled) = &*settled.borrow_and_update()
+            && *settled.definition == *definition
+        {
+            return Some(settled.clone());
+        }
+        settled.changed().await.ok()?;
+    }
+}
+
+/// Replaces a file of the directory of definitions at once, and on disk before it counts.
+fn store(file: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    // A dot in front: the directory's watch passes it over.
+    let temporary: PathBuf = file.with_file_name(format!(".{name}.new"));
+    let mut out = std::fs::File::create(&temporary)?;
+    out.write_all(text.as_bytes())?;
+    out.sync_all()?;
+    std::fs::rename(&temporary, file)
+}
+
+async fn remove(node: &Rc<Node>, caller: &Caller, slice: &str) -> Outcome {
+    let handle = find(node, caller, slice)?;
+    let name = slice.parse().map_err(|_| refused(ErrorCode::NoSuchSlice, format!("no slice {slice:?}")))?;
+    status::audit(node, Some(slice), caller, "rm");
+    let file = node.set.borrow().source(&name).map(Path::to_owned);
+    if let Some(file) = file {
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(refused(ErrorCode::Failed, format!("could not delete {}: {error}", file.display())));
+            }
+            _ => {}
+        }
+        // Asked for by name: no need to wait and see whether the file stays away.
+        node.file_gone(&file);
+    }
+    drop(handle);
+    let gone = || !node.slices.borrow().contains_key(slice);
+    let waited = timeout(EFFECT_TIMEOUT, node.wait_until(gone)).await;
+    waited.map_err(|_| {
+        refused(ErrorCode::Failed, format!("{slice} is still being removed; see `plab status {slice}`"))
+    })?;
+    Ok(Reply::Done { message: format!("{slice} is gone: capsule, storage and definition") })
+}
+
+async fn events(node: &Node, since: u64, slice: Option<String>, follow: bool, connection: &mut Connection) {
+    // Before the look at what is kept: an event in between is then seen twice and told once.
+    let mut live = node.events.follow();
+    let kept = match node.ledger.events(since, slice.clone(), EVENTS_AT_ONCE).await {
+        Ok(kept) => kept,
+        Err(error) => {
+            connection.send(&Reply::Error(refused(ErrorCode::Failed, error.to_string()))).await.ok();
+            return;
+        }
+    };
+    let mut last = kept.last().map_or(since, |event| event.seq);
+    if connection.send(&Reply::Events { events: kept }).await.is_err() || !follow {
+        return;
+    }
+    loop {
+        let event = tokio::select! {
+            event = live.recv() => event,
+            () = connection.closed() => return,
+        };
+        let batch = match event {
+            Ok(event) => vec![event],
+            // It lagged behind what is kept in memory; the ledger has the rest.
+            Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {
+                node.ledger.events(last, slice.clone(), EVENTS_AT_ONCE).await.unwrap_or_default()
+            }
+            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+        };
+        for event in batch {
+            let wanted = slice.is_none() || event.slice == slice;
+            if event.seq <= last || !wanted {
+                continue;
+            }
+            last = event.seq;
+            if connection.send(&Reply::Event(event)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn monotonic_micros() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec.cast_unsigned() * 1_000_000 + now.tv_nsec.cast_unsigned() / 1000
+}

@@ -1,0 +1,134 @@
+//! Showing slices.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use plab_control_scripts::{Hook, HookOutcome};
+use plab_protocol::control::{NodeStatus, RefusedDefinition, Severity, SliceStatus, Usage};
+use plab_sandbox::message::bounded;
+
+use super::authority::Caller;
+use crate::admission;
+use crate::capsule::verify;
+use crate::node::Node;
+use crate::slice::Handle;
+
+/// The node and the slices that the caller may see; only `one` of them if named.
+pub fn node(node: &Rc<Node>, caller: &Caller, one: Option<&str>, verify: bool) -> NodeStatus {
+    let handles: Vec<Handle> = node
+        .slices
+        .borrow()
+        .values()
+        .filter(|handle| caller.may_see(&handle.slice.name) && one.is_none_or(|one| one == handle.slice.name))
+        .cloned()
+        .collect();
+    let missing = admission::missing(&node.machine.offered).into_iter().filter(|feature| node.machine.node.may_lack(*feature));
+    let mut degraded: Vec<String> = missing.map(|feature| feature.name().to_owned()).collect();
+    if !crate::audit::reachable(node.machine.node.audit.syslog.as_path()) {
+        degraded.push(plab_config::Feature::Audit.name().to_owned());
+    }
+    NodeStatus {
+        node: node.machine.node.name.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        degraded,
+        refused: if *caller == Caller::Root { refused(node) } else { Vec::new() },
+        slices: handles.iter().map(|handle| slice(node, handle, verify)).collect(),
+    }
+}
+
+fn refused(node: &Node) -> Vec<RefusedDefinition> {
+    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (file, errors) in node.set.borrow().errors() {
+        all.entry(file.display().to_string()).or_default().extend(errors.iter().map(ToString::to_string));
+    }
+    for (file, errors) in &*node.refused.borrow() {
+        all.entry(file.display().to_string()).or_default().extend(errors.iter().cloned());
+    }
+    all.into_iter().map(|(file, errors)| RefusedDefinition { file, errors }).collect()
+}
+
+fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
+    let slice = &handle.slice;
+    let definition = slice.definition.borrow().clone();
+    let said = slice.said.borrow();
+    let usage = node.machine.tree.capsule_cgroup(&slice.name).ok().flatten().map(|cgroup| cgroup.usage());
+    let outcome = |hook: Hook| said.as_ref()?.hooks.get(&hook)?.outcome.as_ref();
+    let verify = match slice.pid.get() {
+        Some(pid) if with_verify => {
+            verify::rows(&node.machine, &definition, slice.uid.get(), pid, said.as_ref()).unwrap_or_else(|error| {
+                // What cannot be read back is not in force as far as anyone knows.
+                vec![plab_protocol::control::VerifyRow {
+                    layer: "all".into(),
+                    what: "read back".into(),
+                    asked: "possible".into(),
+                    in_force: error.to_string(),
+                    ok: false,
+                    source: "plabd".into(),
+                }]
+            })
+        }
+        _ => Vec::new(),
+    };
+    let file = &definition.origin.file;
+    let mut pending: Vec<String> = node.set.borrow().errors_of(file).iter().map(ToString::to_string).collect();
+    pending.extend(node.refused.borrow().get(file).into_iter().flatten().cloned());
+    let mut detail = slice.detail.borrow().clone();
+    if detail.is_none()
+        && let Some(said) = &*said
+    {
+        detail = said.control_problem.clone().or_else(|| said.resources_problem.clone());
+    }
+    SliceStatus {
+        name: slice.name.clone(),
+        uid: slice.uid.get(),
+        state: slice.state.get(),
+        detail,
+        status_line: said.as_ref().and_then(|said| said.status_line.clone()).map(bounded),
+        status_ok: outcome(Hook::Status).filter(|outcome| **outcome != HookOutcome::Skipped).map(HookOutcome::is_success),
+        hooks: said
+            .iter()
+            .flat_map(|said| &said.hooks)
+            .map(|(hook, state)| {
+                let shown = state.outcome.as_ref().map_or_else(|| "running".to_owned(), ToString::to_string);
+                (hook.name().to_owned(), bounded(shown))
+            })
+            .collect(),
+        pid: slice.pid.get().and_then(|pid| u32::try_from(pid).ok()),
+        since: slice.since.get().map(|since| since.to_string()),
+        expires: definition.expires.as_ref().map(ToString::to_string),
+        contact: definition.contact.clone(),
+        memory: usage.map(|usage| usage.memory),
+        tasks: usage.map(|usage| usage.tasks),
+        cpu_micros: usage.map(|usage| usage.cpu_micros),
+        pending_errors: pending,
+        verify,
+    }
+}
+
+/// What every capsule uses now. Blocking: a few reads of the cgroup file system each.
+pub fn usage(node: &Rc<Node>) -> Vec<Usage> {
+    let handles: Vec<Handle> = node.slices.borrow().values().cloned().collect();
+    handles
+        .iter()
+        .map(|handle| {
+            let slice = &handle.slice;
+            let definition = slice.definition.borrow();
+            let now = node.machine.tree.capsule_cgroup(&slice.name).ok().flatten().map(|cgroup| cgroup.usage()).unwrap_or_default();
+            Usage {
+                name: slice.name.clone(),
+                state: slice.state.get(),
+                cpu_micros: now.cpu_micros,
+                cpu_max_micros: definition.cpu.max.map(|max| u64::from(max.micros_per_period())),
+                memory: now.memory,
+                memory_max: definition.memory.max.get(),
+                tasks: now.tasks,
+                tasks_max: u64::from(definition.tasks.max.get()),
+            }
+        })
+        .collect()
+}
+
+/// Reports that something was asked, for the audit trail.
+pub fn audit(node: &Node, slice: Option<&str>, caller: &Caller, what: &str) {
+    node.events.report(slice, "request", Severity::Info, format!("{}: {what}", caller.describe()));
+}

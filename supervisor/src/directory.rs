@@ -1,0 +1,254 @@
+//! The directory of definitions: read once, then watched with inotify (section 6 of the design).
+//!
+//! A file that is gone removes a slice and its data, so a file must be gone for a while before that is believed:
+//! editors save by renaming and writing anew. And a directory that is another one than last time, and empty, is
+//! an unmounted disk more likely than an administrator's wish: then nothing is removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use inotify::{EventMask, Inotify, WatchMask};
+use plab_config::Definition;
+use plab_protocol::control::Severity;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use crate::ledger::{LedgerError, SliceRow};
+use crate::node::Node;
+use crate::watched::watched;
+
+/// How long a file must be gone before its slice is removed.
+const GONE_FOR: Duration = Duration::from_secs(1);
+
+/// The ledger's name for what identifies the directory.
+const IDENTITY: &str = "slices_dir";
+
+/// The watched directory.
+pub struct Directory {
+    node: Rc<Node>,
+    path: PathBuf,
+    inotify: AsyncFd<Inotify>,
+    /// Files seen to go, and when that is believed.
+    going: BTreeMap<PathBuf, Instant>,
+}
+
+impl Directory {
+    /// Watches the directory, making it if missing; nothing is read yet.
+    ///
+    /// # Errors
+    /// It cannot be made or watched.
+    pub fn watch(node: Rc<Node>) -> io::Result<Self> {
+        let path = node.machine.paths.slices.clone();
+        std::fs::create_dir_all(&path)?;
+        let inotify = Inotify::init()?;
+        let mask = WatchMask::CLOSE_WRITE
+            | WatchMask::MOVED_TO
+            | WatchMask::MOVED_FROM
+            | WatchMask::DELETE
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF
+            | WatchMask::ONLYDIR;
+        inotify.watches().add(&path, mask)?;
+        Ok(Self { node, path, inotify: watched(inotify, Interest::READABLE)?, going: BTreeMap::new() })
+    }
+
+    /// Reads every definition, and starts every slice's task: of those that are defined, and of those that the
+    /// ledger remembers.
+    ///
+    /// # Errors
+    /// The directory or the ledger cannot be read.
+    pub async fn begin(&self) -> Result<(), BeginError> {
+        let rows = self.node.ledger.slices().await?;
+        let files = self.files().map_err(|error| BeginError::Directory(self.path.clone(), error))?;
+        let mut last_good = BTreeMap::new();
+        for row in &rows {
+            match Definition::parse(&row.definition, Path::new(&row.source), &self.node.machine.node) {
+                Ok(definition) => {
+                    last_good.insert(row.name.clone(), definition);
+                }
+                Err(errors) => {
+                    let first = errors.first().map(ToString::to_string).unwrap_or_default();
+                    self.node.events.report(Some(&row.name), "ledger-outdated", Severity::Warning, first);
+                }
+            }
+        }
+        let hold = self.is_suspicious(&rows, &files).await?;
+        // First what was in effect, then what the files say now: a file that has gone bad keeps its last good word.
+        for row in &rows {
+            let source = PathBuf::from(&row.source);
+            if !row.removing
+                && (hold || files.contains(&source))
+                && let Some(definition) = last_good.get(&row.name)
+            {
+                self.node.set.borrow_mut().upsert(&source, Ok(definition.clone()));
+            }
+        }
+        for file in &files {
+            self.node.note(file, Definition::load(file, &self.node.machine.node));
+        }
+        self.node.resume(rows, &last_good);
+        self.node.bring_all();
+        Ok(())
+    }
+
+    async fn is_suspicious(&self, rows: &[SliceRow], files: &BTreeSet<PathBuf>) -> Result<bool, BeginError> {
+        let meta = std::fs::metadata(&self.path).map_err(|error| BeginError::Directory(self.path.clone(), error))?;
+        let now = format!("{}:{}", meta.dev(), meta.ino());
+        let then = self.node.ledger.meta(IDENTITY).await?;
+        let living = rows.iter().filter(|row| !row.removing).count();
+        if files.is_empty() && living > 0 && then.as_ref().is_some_and(|then| *then != now) {
+            let message = format!(
+                "{} is empty and another directory than before; the {living} slices it had are kept. Is a disk not \
+                 mounted? If they shall go: `plab rm` each, or put one definition there",
+                self.path.display()
+            );
+            self.node.events.report(None, "directory-suspicious", Severity::Error, message);
+            return Ok(true);
+        }
+        if then.as_deref() != Some(now.as_str()) {
+            self.node.ledger.set_meta(IDENTITY, now).await?;
+        }
+        Ok(false)
+    }
+
+    fn files(&self) -> io::Result<BTreeSet<PathBuf>> {
+        let mut files = BTreeSet::new();
+        for entry in std::fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if is_definition(&entry.file_name()) {
+                files.insert(entry.path());
+            }
+        }
+        Ok(files)
+    }
+
+    /// Follows the directory for as long as plabd runs.
+    pub async fn follow(mut self) {
+        loop {
+            let due = self.going.values().min().copied();
+            tokio::select! {
+                ready = self.inotify.readable_mut() => match ready {
+                    Ok(mut ready) => {
+                        let events = read(ready.get_inner_mut());
+                        ready.clear_ready();
+                        self.take_in(events);
+                    }
+                    Err(error) => {
+                        self.node.events.report(None, "directory-lost", Severity::Error, error.to_string());
+                        return;
+                    }
+                },
+                () = until(due) => self.believe_gone(),
+            }
+        }
+    }
+
+    fn take_in(&mut self, events: Events) {
+        if events.lost {
+            // Level-triggered: what the events did not tell, a look does.
+            self.look_at_everything();
+            return;
+        }
+        if events.directory_gone {
+            let message = format!(
+                "{} was moved or deleted; every slice is kept as it is. Put it back and restart plabd",
+                self.path.display()
+            );
+            self.node.events.report(None, "directory-lost", Severity::Error, message);
+            self.going.clear();
+            return;
+        }
+        // A file written many times is read once.
+        for name in events.names {
+            self.look_at(&self.path.join(name));
+        }
+    }
+
+    fn look_at(&mut self, file: &Path) {
+        if file.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            self.going.entry(file.to_owned()).or_insert_with(|| Instant::now() + GONE_FOR);
+        } else {
+            self.going.remove(file);
+            self.node.file_read(file, Definition::load(file, &self.node.machine.node));
+        }
+    }
+
+    fn look_at_everything(&mut self) {
+        match self.files() {
+            Ok(mut files) => {
+                let known: Vec<PathBuf> = {
+                    let set = self.node.set.borrow();
+                    set.iter().filter_map(|definition| set.source(&definition.name)).map(Path::to_owned).collect()
+                };
+                files.extend(known);
+                files.iter().for_each(|file| self.look_at(file));
+            }
+            Err(error) => self.node.events.report(None, "directory-lost", Severity::Error, error.to_string()),
+        }
+    }
+
+    fn believe_gone(&mut self) {
+        let now = Instant::now();
+        // Gone with its directory is not gone by somebody's wish.
+        if !self.path.is_dir() {
+            self.going.clear();
+            return;
+        }
+        let due: Vec<PathBuf> = self.going.iter().filter(|(_, at)| **at <= now).map(|(path, _)| path.clone()).collect();
+        for file in due {
+            self.going.remove(&file);
+            if file.symlink_metadata().is_err() {
+                self.node.file_gone(&file);
+            }
+        }
+    }
+}
+
+/// Whether a name is a definition's: editors' and package managers' leavings are not.
+pub fn is_definition(name: &OsStr) -> bool {
+    name.to_str().is_some_and(|name| name.ends_with(".toml") && !name.starts_with('.'))
+}
+
+#[derive(Default)]
+struct Events {
+    names: BTreeSet<std::ffi::OsString>,
+    lost: bool,
+    directory_gone: bool,
+}
+
+fn read(inotify: &mut Inotify) -> Events {
+    let mut events = Events::default();
+    let mut buffer = [0; 16 << 10];
+    while let Ok(batch) = inotify.read_events(&mut buffer) {
+        for event in batch {
+            events.lost |= event.mask.contains(EventMask::Q_OVERFLOW);
+            events.directory_gone |= event.mask.intersects(EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT);
+            events.names.extend(event.name.filter(|name| is_definition(name)).map(OsStr::to_owned));
+        }
+    }
+    events
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Why plabd cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum BeginError {
+    /// The directory of definitions.
+    #[error("could not read the directory of definitions {}: {}", .0.display(), .1)]
+    Directory(PathBuf, #[source] io::Error),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}

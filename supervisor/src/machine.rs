@@ -1,0 +1,148 @@
+//! What every capsule is made with: opened once, shared by all, with no state of its own.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use plab_config::seccomp::SeccompProfile;
+use plab_config::{AbsolutePath, NodeFile};
+use plab_sandbox::KernelError;
+use plab_sandbox::cgroup::{CgroupTree, tree_name};
+use plab_sandbox::probe::Offered;
+use plab_sandbox::seccomp::compile;
+use plab_sandbox::view::{EtcFiles, Storage, Template, TemplateSpec};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, memfd_create, openat};
+
+use crate::paths::Paths;
+
+/// A compiled seccomp profile, as capsule-inits get it.
+#[derive(Debug, Clone)]
+pub struct Profile {
+    /// Sealed memfd with the compiled programs.
+    pub memfd: Arc<OwnedFd>,
+    /// Tells compiled programs apart.
+    pub digest: String,
+}
+
+/// The node's parts that capsules are made of.
+pub struct Machine {
+    /// Where things lie.
+    pub paths: Paths,
+    /// The node file.
+    pub node: NodeFile,
+    /// Control groups.
+    pub tree: CgroupTree,
+    /// The read-only part of views.
+    pub template: Template,
+    /// Slices' storage.
+    pub storage: Storage,
+    /// What the kernel offers.
+    pub offered: Offered,
+    /// The capsule-init program, open.
+    pub init: OwnedFd,
+    etc: EtcFiles,
+    skeleton_etc: std::path::PathBuf,
+    sockets: OwnedFd,
+    profiles: Mutex<BTreeMap<String, Profile>>,
+}
+
+impl Machine {
+    /// Opens everything.
+    ///
+    /// # Errors
+    /// A part that this machine lacks or that cannot be made.
+    pub fn open(paths: Paths, node: NodeFile, init: &Path) -> Result<Self, KernelError> {
+        let opened = openat(CWD, init, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
+            KernelError::new("open capsule-init", init.display(), error)
+                .hint("it is installed beside plabd; --capsule-init says where else")
+        })?;
+        let tree = CgroupTree::open(&tree_name(&paths.root))?;
+        let offered = Offered::probe(&tree);
+        let etc = EtcFiles::new(node.view.etc.clone());
+        let own = |paths: &[AbsolutePath]| paths.iter().map(|path| path.as_path().to_owned()).collect();
+        let spec = TemplateSpec {
+            skeleton: paths.run.join("view"),
+            system: own(&node.view.system),
+            allow: own(&node.view.allow),
+        };
+        let template = Template::build(&spec, &etc)?;
+        let storage = Storage::open(&paths.storage)?;
+        let capsules = paths.capsules();
+        make_private_directory(&capsules)?;
+        let sockets = openat(CWD, &capsules, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| KernelError::new("open", capsules.display(), error))?;
+        Ok(Self {
+            tree,
+            template,
+            storage,
+            offered,
+            init: opened,
+            skeleton_etc: spec.skeleton.join("etc"),
+            etc,
+            sockets,
+            profiles: Mutex::new(BTreeMap::new()),
+            node,
+            paths,
+        })
+    }
+
+    /// The compiled profile of that name; compiled once for all capsules that have it.
+    ///
+    /// # Errors
+    /// Why there is none, for the definition's author.
+    pub fn profile(&self, name: &str) -> Result<Profile, String> {
+        // A poisoned cache holds whole entries all the same.
+        let mut profiles = self.profiles.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(profile) = profiles.get(name) {
+            return Ok(profile.clone());
+        }
+        let source = SeccompProfile::load(name, &self.paths.seccomp).map_err(|error| error.to_string())?;
+        let compiled = compile(&source).map_err(|error| error.to_string())?;
+        let memfd = sealed(&compiled.to_bytes()).map_err(|error| format!("could not keep profile {name}: {error}"))?;
+        let profile = Profile { memfd: Arc::new(memfd), digest: compiled.digest() };
+        profiles.insert(name.to_owned(), profile.clone());
+        Ok(profile)
+    }
+
+    /// Copies what has changed in the host's `/etc` into every capsule's view.
+    ///
+    /// # Errors
+    /// A file that cannot be read or written.
+    pub fn refresh_etc(&self) -> Result<(), KernelError> {
+        self.etc.refresh(&self.skeleton_etc)
+    }
+
+    /// The path of a capsule's socket by the descriptor of their directory: a Unix address holds 107 bytes, and a
+    /// node's root may lie deep.
+    pub fn socket_address(&self, slice: &str) -> String {
+        format!("/proc/self/fd/{}/{slice}.sock", self.sockets.as_raw_fd())
+    }
+
+    /// The directory of the capsules' sockets.
+    pub fn sockets(&self) -> BorrowedFd<'_> {
+        self.sockets.as_fd()
+    }
+}
+
+fn sealed(bytes: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let memfd = memfd_create("seccomp-profile", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut written = 0;
+    while written < bytes.len() {
+        written += rustix::io::write(&memfd, &bytes[written..])?;
+    }
+    // Every capsule-init gets this one file: none may change it under the next.
+    rustix::fs::fcntl_add_seals(&memfd, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(memfd)
+}
+
+/// Makes a directory that only root enters.
+pub fn make_private_directory(path: &Path) -> Result<(), KernelError> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)))
+        .map_err(|error| KernelError::new("make directory", path.display(), error))
+}

@@ -1,0 +1,215 @@
+//! plabd: keeps what runs on a node equal to what its definitions say.
+
+mod admission;
+mod audit;
+mod capsule;
+mod control;
+mod directory;
+mod etc_watch;
+mod events;
+mod ledger;
+mod machine;
+mod node;
+mod paths;
+mod slice;
+mod watched;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use clap::Parser;
+use plab_config::{Feature, NodeFile};
+use plab_protocol::control::Severity;
+use rustix::fs::{FlockOperation, flock};
+use sd_notify::NotifyState;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::directory::Directory;
+use crate::events::Events;
+use crate::ledger::Ledger;
+use crate::machine::{Machine, make_private_directory};
+use crate::node::Node;
+use crate::paths::Paths;
+
+/// Keeps what runs on a PlanetLab node equal to what its definitions say.
+#[derive(Debug, Parser)]
+#[command(
+    name = "plabd",
+    version,
+    after_help = "Example:\n  plabd --root /srv/testnode    a node of its own below /srv/testnode, beside a real one\n\n\
+                  Capsules outlive plabd: stopping or restarting it disturbs none. `plab drain` stops them all."
+)]
+struct Args {
+    /// Put etc, var and run below this directory; cgroup names derive from it, too
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+    /// The capsule-init program [default: beside plabd]
+    #[arg(long, value_name = "FILE")]
+    capsule_init: Option<PathBuf>,
+    /// On SIGINT or SIGTERM stop every capsule in order before ending, and leave no cgroup
+    #[arg(long)]
+    drain_on_exit: bool,
+}
+
+/// Threads that make and end capsules: enough to keep two CPUs busy while some wait for the kernel.
+const POOL: usize = 4;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("PLABD_LOG").unwrap_or_else(|_| "info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn run(args: Args) -> Result<(), Failure> {
+    // The kernel's word, not the working directory's, decides where a relative root is.
+    let root = std::fs::canonicalize(&args.root).map_err(|error| format!("root {}: {error}", args.root.display()))?;
+    let paths = Paths::below(&root);
+    for directory in [paths.run.as_path(), paths.ledger.parent().unwrap_or(&root)] {
+        std::fs::create_dir_all(directory).map_err(|error| format!("could not make {}: {error}", directory.display()))?;
+    }
+    let _lock = lock(&paths)?;
+    raise_open_files();
+    let node_file = NodeFile::load(&paths.node_file).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        format!("{}\nan example is in config/examples/node.toml; only `name` has to be there", lines.join("\n"))
+    })?;
+    if !audit::reachable(node_file.audit.syslog.as_path()) && !node_file.may_lack(Feature::Audit) {
+        return Err(format!(
+            "no system log listens on {}, and the audit trail goes there; start one, or add \"audit\" to `degrade` in {}",
+            node_file.audit.syslog, paths.node_file.display()
+        )
+        .into());
+    }
+    let init = match args.capsule_init {
+        Some(path) => path,
+        None => std::env::current_exe()?.with_file_name("capsule-init"),
+    };
+    make_private_directory(&paths.capsules())?;
+    let machine = Arc::new(Machine::open(paths, node_file, &init)?);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(POOL).build()?;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, serve(machine, args.drain_on_exit))
+}
+
+async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let begun = std::time::Instant::now();
+    let ledger = Ledger::open(&machine.paths.ledger)?;
+    let audit = audit::Audit::start(machine.node.audit.syslog.as_path().to_owned())?;
+    let events = Events::new(ledger.clone(), audit, ledger.last_event().await?);
+    let node = Rc::new(Node::new(machine, ledger, events));
+    node.events.report(None, "plabd-started", Severity::Notice, format!("version {}", env!("CARGO_PKG_VERSION")));
+    for feature in admission::missing(&node.machine.offered) {
+        if node.machine.node.may_lack(feature) {
+            node.events.report(None, "degraded", Severity::Warning, format!("this node runs without {}", feature.name()));
+        }
+    }
+    let directory = Directory::watch(Rc::clone(&node))?;
+    clear_strangers(&node).await?;
+    directory.begin().await?;
+    let listener = listen(&node)?;
+    tokio::task::spawn_local(control::serve(Rc::clone(&node), listener));
+    node.wait_until(|| node.still_adopting() == 0).await;
+    let took = begun.elapsed();
+    node.events.report(None, "plabd-ready", Severity::Info, format!("every capsule found again or begun after {} ms", took.as_millis()));
+    // Not under systemd these do nothing.
+    sd_notify::notify(false, &[NotifyState::Ready]).ok();
+    tokio::task::spawn_local(directory.follow());
+    tokio::task::spawn_local(etc_watch::follow(Rc::clone(&node)));
+    tokio::task::spawn_local(watchdog());
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    sd_notify::notify(false, &[NotifyState::Stopping]).ok();
+    if drain_on_exit {
+        // A second signal does not wait for anybody's grace.
+        tokio::select! {
+            () = node.drain() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+    node.events.report(None, "plabd-stopped", Severity::Notice, if drain_on_exit { "with every capsule" } else { "capsules run on" });
+    // What was reported is written before the end.
+    node.ledger.meta("flush").await?;
+    std::fs::remove_file(node.machine.paths.control()).ok();
+    if drain_on_exit {
+        node.machine.tree.remove_bases()?;
+    }
+    Ok(())
+}
+
+/// Ends capsules that the ledger does not know: of a ledger that was lost, or an old release. Nothing may run here
+/// that nobody answers for.
+async fn clear_strangers(node: &Rc<Node>) -> Result<(), Failure> {
+    let known: std::collections::BTreeSet<String> = node.ledger.slices().await?.into_iter().map(|row| row.name).collect();
+    for name in node.machine.tree.names()? {
+        if !known.contains(&name) {
+            node.events.report(Some(&name), "stranger-cleared", Severity::Warning, "a cgroup that no slice of the ledger has");
+            capsule::death::clear(&node.machine, &name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// One plabd a root. The lock is the kernel's: it goes with the process, however that ends.
+fn lock(paths: &Paths) -> Result<std::fs::File, Failure> {
+    let path = paths.run.join("plabd.lock");
+    let file = std::fs::File::create(&path).map_err(|error| format!("could not open {}: {error}", path.display()))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|error| format!("another plabd serves {} (lock {}: {error})", paths.root.display(), path.display()))?;
+    Ok(file)
+}
+
+/// A capsule takes three descriptors; the soft limit is made for programs that use select(2).
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).ok();
+}
+
+fn listen(node: &Node) -> Result<UnixListener, Failure> {
+    let path = node.machine.paths.control();
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(format!("could not remove the old {}: {error}", path.display()).into());
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(|error| format!("could not listen on {}: {error}", path.display()))?;
+    // Everybody may connect; who it is, the kernel says, and what they may, `control::authority`.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+/// Tells systemd that the loop turns, if it wants to know.
+async fn watchdog() {
+    let mut micros = 0;
+    if sd_notify::watchdog_enabled(false, &mut micros) {
+        let mut ticks = tokio::time::interval(std::time::Duration::from_micros(micros / 2));
+        loop {
+            ticks.tick().await;
+            sd_notify::notify(false, &[NotifyState::Watchdog]).ok();
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! The node: its slices' tasks, and how definitions reach them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use plab_config::{ConfigError, Definition, DefinitionSet, SliceName};
+use plab_protocol::control::Severity;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::admission;
+use crate::capsule::task::Task;
+use crate::events::Events;
+use crate::ledger::{Ledger, SliceRow};
+use crate::machine::Machine;
+use crate::slice::{Desired, Handle, Slice};
+
+/// Everything plabd knows; one thread owns it.
+pub struct Node {
+    /// What capsules are made of.
+    pub machine: Arc<Machine>,
+    /// What was done.
+    pub ledger: Ledger,
+    /// What happens.
+    pub events: Events,
+    /// Definitions by file, good and bad.
+    pub set: RefCell<DefinitionSet>,
+    /// Definitions that are well-formed but that this node cannot hold, by file.
+    pub refused: RefCell<BTreeMap<PathBuf, Vec<String>>>,
+    /// The slices' tasks.
+    pub slices: RefCell<BTreeMap<String, Handle>>,
+    /// No capsule is to run until plabd starts anew.
+    pub drained: Cell<bool>,
+    adopting: Cell<usize>,
+    change: Notify,
+}
+
+impl Node {
+    /// A node without slices.
+    pub fn new(machine: Arc<Machine>, ledger: Ledger, events: Events) -> Self {
+        Self {
+            machine,
+            ledger,
+            events,
+            set: RefCell::new(DefinitionSet::new()),
+            refused: RefCell::new(BTreeMap::new()),
+            slices: RefCell::new(BTreeMap::new()),
+            drained: Cell::new(false),
+            adopting: Cell::new(0),
+            change: Notify::new(),
+        }
+    }
+
+    /// A task has found out what a former plabd left of its capsule.
+    pub fn adopted(&self) {
+        self.adopting.set(self.adopting.get().saturating_sub(1));
+        self.changed();
+    }
+
+    /// How many tasks have not.
+    pub fn still_adopting(&self) -> usize {
+        self.adopting.get()
+    }
+
+    /// Something that [`Self::wait_until`] may wait for has changed.
+    pub fn changed(&self) {
+        self.change.notify_waiters();
+    }
+
+    /// Waits until `done` holds; it is asked again at each change.
+    pub async fn wait_until(&self, done: impl Fn() -> bool) {
+        loop {
+            let change = self.change.notified();
+            if done() {
+                return;
+            }
+            change.await;
+        }
+    }
+
+    /// Takes in what a file says now, and brings the slices it changes. A definition that is well-formed and that
+    /// the node can hold comes into effect; anything else is noted against the file, and what was in effect stays.
+    pub fn file_read(self: &Rc<Self>, path: &Path, read: Result<Definition, Vec<ConfigError>>) {
+        self.note(path, read).iter().for_each(|name| self.bring(name));
+    }
+
+    /// As [`Self::file_read`], and brings nothing. Returns the slices whose definition in effect has changed.
+    pub fn note(&self, path: &Path, read: Result<Definition, Vec<ConfigError>>) -> Vec<SliceName> {
+        if let Ok(definition) = &read {
+            let mut refusals = admission::refusals(definition, &self.machine.node, &self.machine.offered);
+            if refusals.is_empty()
+                && let Err(reason) = self.machine.profile(definition.seccomp.profile.as_str())
+            {
+                refusals.push(format!("{}: {}: {reason}", path.display(), definition.name));
+            }
+            if !refusals.is_empty() {
+                for refusal in &refusals {
+                    self.events.report(None, "definition-refused", Severity::Error, refusal);
+                }
+                self.refused.borrow_mut().insert(path.to_owned(), refusals);
+                return Vec::new();
+            }
+        }
+        self.refused.borrow_mut().remove(path);
+        let mut set = self.set.borrow_mut();
+        let changed = set.upsert(path, read).changed;
+        for error in set.errors_of(path) {
+            self.events.report(None, "definition-refused", Severity::Error, error.to_string());
+        }
+        changed
+    }
+
+    /// Takes in that a file is gone.
+    pub fn file_gone(self: &Rc<Self>, path: &Path) {
+        self.refused.borrow_mut().remove(path);
+        let changed = self.set.borrow_mut().remove(path).changed;
+        changed.iter().for_each(|name| self.bring(name));
+    }
+
+    /// Tells a slice's task what is desired now, starting one if there is none.
+    fn bring(self: &Rc<Self>, name: &SliceName) {
+        let desired = match self.set.borrow().get(name) {
+            None => Desired::Gone,
+            Some(definition) if self.drained.get() => Desired::Drained(Rc::new(definition.clone())),
+            Some(definition) => Desired::Run(Rc::new(definition.clone())),
+        };
+        let handle = self.slices.borrow().get(name.as_str()).cloned();
+        match (handle, desired) {
+            (Some(handle), desired) => {
+                handle.desired.send_replace(desired);
+            }
+            (None, Desired::Gone) => {}
+            (None, desired) => self.start_task(desired, None),
+        }
+    }
+
+    /// Starts the tasks of all slices that the ledger knows, so that what a former plabd left is adopted, ended, or
+    /// cleared away: those with a definition to run, the others to go.
+    pub fn resume(self: &Rc<Self>, rows: Vec<SliceRow>, last_good: &BTreeMap<String, Definition>) {
+        for row in rows {
+            let desired = match row.name.parse().ok().and_then(|name: SliceName| self.set.borrow().get(&name).cloned()) {
+                Some(definition) => Some((Rc::new(definition), true)),
+                None => last_good.get(&row.name).map(|definition| (Rc::new(definition.clone()), false)),
+            };
+            let Some((definition, wanted)) = desired else {
+                let message = format!("its last definition in the ledger cannot be read any more; its capsule is left as it is: {}", row.definition);
+                self.events.report(Some(&row.name), "ledger-unreadable", Severity::Error, message);
+                continue;
+            };
+            let desired = Desired::Run(Rc::clone(&definition));
+            self.start_task(desired, Some(row.clone()));
+            if !wanted && let Some(handle) = self.slices.borrow().get(&row.name) {
+                handle.desired.send_replace(Desired::Gone);
+            }
+        }
+    }
+
+    /// Brings every slice of the set that has no task yet.
+    pub fn bring_all(self: &Rc<Self>) {
+        let new: Vec<SliceName> = {
+            let slices = self.slices.borrow();
+            self.set.borrow().iter().map(|definition| definition.name.clone()).filter(|name| !slices.contains_key(name.as_str())).collect()
+        };
+        new.iter().for_each(|name| self.bring(name));
+    }
+
+    fn start_task(self: &Rc<Self>, desired: Desired, row: Option<SliceRow>) {
+        let definition = match &desired {
+            Desired::Run(definition) | Desired::Drained(definition) => Rc::clone(definition),
+            Desired::Gone => return,
+        };
+        let slice = Rc::new(Slice::new(definition));
+        let (desired, wishes) = watch::channel(desired);
+        let (commands, inbox) = mpsc::unbounded_channel();
+        let handle = Handle { slice: Rc::clone(&slice), desired: Rc::new(desired), commands };
+        self.slices.borrow_mut().insert(slice.name.clone(), handle);
+        self.adopting.set(self.adopting.get() + 1);
+        tokio::task::spawn_local(Task::new(Rc::clone(self), slice, wishes, inbox, row).run());
+    }
+
+    /// Stops every capsule and keeps them stopped; returns when the last is down.
+    pub async fn drain(self: &Rc<Self>) {
+        self.drained.set(true);
+        self.events.report(None, "node-drained", Severity::Notice, "every capsule is stopped and kept stopped");
+        let handles: Vec<Handle> = self.slices.borrow().values().cloned().collect();
+        let mut waits = Vec::new();
+        for handle in handles {
+            let definition = match &*handle.desired.borrow() {
+                Desired::Run(definition) | Desired::Drained(definition) => Rc::clone(definition),
+                Desired::Gone => continue,
+            };
+            handle.desired.send_replace(Desired::Drained(definition));
+            waits.push((handle.slice.settled.subscribe(), handle));
+        }
+        for (mut settled, handle) in waits {
+            use plab_protocol::control::SliceState::Stopped;
+            while handle.slice.state.get() != Stopped && self.slices.borrow().contains_key(&handle.slice.name) {
+                if settled.changed().await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Where things lie on a node (section 11 of the design), all movable with `--root`.
+
+use std::path::{Path, PathBuf};
+
+/// The places of one node.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// `/`, or what `--root` said.
+    pub root: PathBuf,
+    /// The node file.
+    pub node_file: PathBuf,
+    /// The directory of definitions.
+    pub slices: PathBuf,
+    /// The site's own seccomp profiles.
+    pub seccomp: PathBuf,
+    /// The ledger.
+    pub ledger: PathBuf,
+    /// Slices' storage.
+    pub storage: PathBuf,
+    /// Sockets, lock, view skeleton: nothing that must outlive a boot.
+    pub run: PathBuf,
+}
+
+impl Paths {
+    /// The places below `root`.
+    pub fn below(root: &Path) -> Self {
+        let etc = root.join("etc/planetlab");
+        let state = root.join("var/lib/planetlab");
+        Self {
+            root: root.to_owned(),
+            node_file: etc.join("node.toml"),
+            slices: etc.join("slices.d"),
+            seccomp: etc.join("seccomp"),
+            ledger: state.join("ledger.sqlite"),
+            storage: state.join("slices"),
+            run: root.join("run/planetlab"),
+        }
+    }
+
+    /// The directory of the capsules' sockets; only root enters it.
+    pub fn capsules(&self) -> PathBuf {
+        self.run.join("capsules")
+    }
+
+    /// The control socket.
+    pub fn control(&self) -> PathBuf {
+        self.run.join("control.sock")
+    }
+}
