@@ -63,6 +63,18 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show what this kernel offers and what a capsule would not get
+    #[command(after_help = concat_help(&["
+Examples:
+  plab check                               # on a machine that is to become a node
+  plab check --config node.toml            # with what this node file allows to be missing
+  plab check --json | jq -r '.[] | select(.state != \"present\") | .advice'", "
+Exit status:
+  0  capsules start here
+  1  something is missing that a capsule needs and the node file's `degrade` does not name
+  2  the command line could not be understood"]))]
+    Check(CheckArgs),
+
     /// Put definitions into effect and wait until they are
     #[command(after_help = concat_help(&["
 Examples:
@@ -171,6 +183,17 @@ Examples:
 Examples:
   plab man /usr/local/share/man/man1", STATUS_LINES]))]
     Man(ManArgs),
+}
+
+/// `plab check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The node file whose `degrade` counts [default: the node's own, if there is one]
+    #[arg(long, value_name = "NODE.toml", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Print the rows as one JSON array
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `plab apply`.

@@ -1,57 +1,67 @@
 //! `plab check`: what this kernel offers, and what a capsule would not get.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::Path;
 
-use serde::Serialize;
+use plab_config::NodeFile;
+use plab_sandbox::probe::{ProbeRow as Row, ProbeState as State};
 
+use crate::args::CheckArgs;
 use crate::error::{self, Error};
 use crate::output::{Screen, Style, print, print_json, words};
 use crate::table::{Cell, Kind, Table};
 
-/// Whether a feature is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// It is, as needed.
-    Present,
-    /// It is, but not all of it.
-    Degraded,
-    /// It is not.
-    Missing,
+/// Asks the kernel and shows what it said.
+///
+/// # Errors
+/// When the node file cannot be read, or standard output takes no more.
+pub fn run(root: Option<&Path>, args: &CheckArgs, screen: Screen) -> Result<u8, Error> {
+    let root = root.unwrap_or(Path::new("/"));
+    let own = root.join("etc/planetlab/node.toml");
+    // One that was named must be there.
+    let file = args.config.clone().or_else(|| own.exists().then_some(own));
+    let degrade = match file {
+        None => BTreeSet::new(),
+        Some(file) => NodeFile::load(&file).map(|node| node.degrade).map_err(|errors| {
+            Error::Session(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        })?,
+    };
+    let allowed: Vec<&str> = degrade.iter().map(|feature| feature.name()).collect();
+    // A directory of our own: the probe removes what it made, and a running node whose last capsule has just
+    // gone must not lose its directory to that.
+    let tree = format!("{}-check-{}", plab_sandbox::cgroup::tree_name(root), std::process::id());
+    let rows = plab_sandbox::probe::report(&tree);
+    show(&rows, &allowed, args.json, screen)
 }
 
-/// One feature of the kernel or the machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Row {
-    /// The feature, such as `landlock`.
-    pub feature: String,
-    /// What a capsule has it for.
-    pub needed_for: String,
-    /// Whether it is there.
-    pub state: State,
-    /// What was found, such as `ABI 7`.
-    pub found: String,
-    /// What to do about it.
-    pub advice: Option<String>,
-}
-
-/// Shows `rows`; the status says whether a capsule would get everything.
+/// Shows `rows`; the status says whether a capsule would start. `allowed` are the features that the node file's
+/// `degrade` names.
 ///
 /// # Errors
 /// When standard output takes no more.
-pub fn show(rows: &[Row], json: bool, screen: Screen) -> Result<u8, Error> {
+pub fn show(rows: &[Row], allowed: &[&str], json: bool, screen: Screen) -> Result<u8, Error> {
     if json {
         let document = serde_json::to_string(rows).map_err(|e| Error::Session(e.to_string()))?;
         print_json(&document)?;
     } else {
-        print(&render(rows, screen))?;
+        print(&render(rows, allowed, screen))?;
     }
-    let complete = !rows.is_empty() && rows.iter().all(|r| r.state == State::Present);
-    Ok(if complete { error::OK } else { error::REFUSED })
+    let starts = !rows.is_empty() && rows.iter().all(|row| !prevents(row, allowed));
+    Ok(if starts { error::OK } else { error::REFUSED })
+}
+
+/// Whether no capsule starts because of this row.
+fn prevents(row: &Row, allowed: &[&str]) -> bool {
+    match row.state {
+        State::Present => false,
+        State::Degraded => !allowed.contains(&row.feature.as_str()),
+        State::Missing => true,
+    }
 }
 
 /// The table, what to do about each row that is not as it should be, and the verdict.
-pub fn render(rows: &[Row], screen: Screen) -> String {
+pub fn render(rows: &[Row], allowed: &[&str], screen: Screen) -> String {
     let mut table = Table::new(&[
         ("FEATURE", Kind::Key),
         ("STATE", Kind::Key),
@@ -74,7 +84,7 @@ pub fn render(rows: &[Row], screen: Screen) -> String {
     let mut out = table.render(screen) + "\n";
     let lacking: Vec<&Row> = rows.iter().filter(|r| r.state != State::Present).collect();
     for row in &lacking {
-        let title = format!("{}: a capsule would not get {}", words(&row.feature), words(&row.needed_for));
+        let title = format!("{}: a capsule would lack this: {}", words(&row.feature), words(&row.needed_for));
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{}", screen.paint(Style::Heading, &title));
         let _ = writeln!(out, "  found: {}", words(&row.found));
@@ -82,14 +92,29 @@ pub fn render(rows: &[Row], screen: Screen) -> String {
             let _ = writeln!(out, "  to do: {}", crate::output::lines(advice).replace('\n', "\n         "));
         }
     }
-    let verdict = match (rows.len(), lacking.len()) {
-        (0, _) => screen.paint(Style::Bad, "Nothing was looked at"),
-        (n, 0) => screen.paint(Style::Good, &format!("All {n} features are present")),
-        (n, lacking) => screen.paint(
-            Style::Bad,
-            &format!("{lacking} of {n} features are not as needed; plabd starts no capsule that needs one, unless the node file's `degrade` names it"),
-        ),
+    let missing = rows.iter().filter(|row| row.state == State::Missing).count();
+    let unnamed: Vec<String> = lacking
+        .iter()
+        .filter(|row| row.state == State::Degraded && prevents(row, allowed))
+        .map(|row| format!("\"{}\"", words(&row.feature)))
+        .collect();
+    let (style, verdict) = if rows.is_empty() {
+        (Style::Bad, "Nothing was looked at".to_owned())
+    } else if missing > 0 {
+        (Style::Bad, format!("No capsule starts here: {missing} of {} features are missing", rows.len()))
+    } else if !unnamed.is_empty() {
+        let names = unnamed.join(", ");
+        (Style::Bad, format!("No capsule starts here unless the node file says\n  degrade = [{names}]"))
+    } else if !lacking.is_empty() {
+        let count = lacking.len();
+        (
+            Style::Warn,
+            format!("Capsules start, with less: the node file allows {count} features to be missing"),
+        )
+    } else {
+        (Style::Good, format!("All {} features are present", rows.len()))
     };
+    let verdict = screen.paint(style, &verdict);
     out + &verdict + "\n"
 }
 
@@ -111,13 +136,13 @@ mod tests {
 
     #[test]
     fn what_lacks_comes_with_what_to_do() {
-        let text = render(&[row("landlock", State::Missing), row("seccomp", State::Present)], PLAIN);
+        let text = render(&[row("landlock", State::Missing), row("seccomp", State::Present)], &[], PLAIN);
         for part in [
             "landlock  missing",
             "seccomp   present",
-            "landlock: a capsule would not get the view's second lock",
+            "landlock: a capsule would lack this: the view's second lock",
             "  to do: boot with lsm=landlock",
-            "1 of 2 features are not as needed",
+            "No capsule starts here: 1 of 2 features are missing",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
@@ -125,7 +150,16 @@ mod tests {
     }
 
     #[test]
+    fn what_the_node_file_must_say_is_spelled_out() {
+        let rows = [row("audit", State::Degraded), row("memory.high", State::Degraded)];
+        assert!(render(&rows, &["audit"], PLAIN).ends_with("  degrade = [\"memory.high\"]\n"));
+        assert!(render(&rows, &["audit", "memory.high"], PLAIN).contains("Capsules start, with less"));
+        assert!(prevents(&rows[1], &["audit"]) && !prevents(&rows[0], &["audit"]));
+        assert!(prevents(&row("audit", State::Missing), &["audit"]));
+    }
+
+    #[test]
     fn nothing_looked_at_is_no_success() {
-        assert!(render(&[], PLAIN).contains("Nothing was looked at"));
+        assert!(render(&[], &[], PLAIN).contains("Nothing was looked at"));
     }
 }

@@ -14,7 +14,9 @@ use rustix::net::{
 use crate::error::{ClientError, Error};
 use crate::output::words;
 
-/// Bytes asked of the kernel at once. Most replies are far smaller.
+/// Bytes asked of the kernel first; most replies fit. More would only be cleared and thrown away.
+const FIRST_CHUNK: usize = 4 << 10;
+/// Bytes asked of the kernel when there are more.
 const CHUNK: usize = 64 << 10;
 
 /// Where `plabd` listens; `root` as given with `--root`.
@@ -108,7 +110,7 @@ impl Client {
     /// As recv(2).
     pub fn fill(&mut self) -> Result<bool, ClientError> {
         let start = self.buffer.len();
-        self.buffer.resize(start + CHUNK, 0);
+        self.buffer.resize(start + if start == 0 { FIRST_CHUNK } else { CHUNK }, 0);
         let got = loop {
             match recv(&self.socket, &mut self.buffer[start..], RecvFlags::empty()) {
                 Err(rustix::io::Errno::INTR) => {}

@@ -116,6 +116,14 @@ pub enum ClientError {
          It may be stopping or may have crashed: `systemctl status plabd` and `journalctl -u plabd` tell."
     )]
     Closed,
+    /// The connection ended while events were followed.
+    #[error(
+        "plabd closed the connection, most likely to stop or restart; `--since {seen}` goes on from here"
+    )]
+    Left {
+        /// The last event that was shown.
+        seen: u64,
+    },
     /// A reply without an end.
     #[error("plabd sent a line longer than the {limit} bytes that the protocol allows; stopped reading")]
     TooLong {

@@ -18,7 +18,7 @@ use plab_protocol::{MAX_DATAGRAM, channel};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::termios::{SpecialCodeIndex, isatty, tcgetattr};
+use rustix::termios::{SpecialCodeIndex, Winsize, isatty, tcgetattr, tcsetwinsize};
 
 use crate::args::SessionArgs;
 use crate::client::Client;
@@ -170,6 +170,8 @@ fn environment(
 enum Outcome {
     /// With this status.
     Status(u8),
+    /// The capsule went away with it.
+    Lost,
     /// The command was not started.
     Failed { errno: i32, what: String },
 }
@@ -225,7 +227,7 @@ struct Session<'a> {
     last_byte: Option<u8>,
     datagram: Vec<u8>,
     insistence: Insistence,
-    /// Signals that came before the command was known to run.
+    /// Signals that came before the session was known to be the capsule's.
     held: Vec<Signal>,
     /// When to give up on the command, if one of them was to end it.
     deadline: Option<(Instant, Signal)>,
@@ -310,7 +312,10 @@ impl Session<'_> {
         if n == 0 {
             self.socket = None;
             // If plabd has not answered yet, its answer will say why.
-            return if self.control.is_some() { Ok(()) } else { Err(self.lost()) };
+            if self.control.is_none() {
+                self.ended(Outcome::Lost);
+            }
+            return Ok(());
         }
         let message: FromSession = serde_json::from_slice(&self.datagram[..n])
             .map_err(|e| Error::Session(format!("the capsule said something that is no message: {e}")))?;
@@ -322,20 +327,23 @@ impl Session<'_> {
                     self.open_terminal(fds)?;
                 }
             }
-            FromSession::Failed { errno, what } => self.outcome = Some(Outcome::Failed { errno, what }),
+            FromSession::Failed { errno, what } => self.ended(Outcome::Failed { errno, what }),
             // The kernel keeps eight bits of an exit status.
             FromSession::Exited { code } => {
-                self.outcome = Some(Outcome::Status(u8::try_from(code).unwrap_or(EXEC_ERROR)));
+                self.ended(Outcome::Status(u8::try_from(code).unwrap_or(EXEC_ERROR)));
             }
-            FromSession::Killed { signal } => self.outcome = Some(Outcome::Status(status_of_signal(signal))),
-        }
-        if self.outcome.is_some() {
-            self.relays.input = None;
-            for relay in &mut self.relays.output {
-                if self.tty { relay.drain(TTY_REST) } else { relay.drain_pipe() }
-            }
+            FromSession::Killed { signal } => self.ended(Outcome::Status(status_of_signal(signal))),
         }
         Ok(())
+    }
+
+    /// The command has ended: what it printed is still on its way through us.
+    fn ended(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+        self.relays.input = None;
+        for relay in &mut self.relays.output {
+            if self.tty { relay.drain(TTY_REST) } else { relay.drain_pipe() }
+        }
     }
 
     /// Takes plabd's answer. It may come after the capsule's first word: two sockets have no common order.
@@ -349,18 +357,15 @@ impl Session<'_> {
         let Some(received) = control.take()? else { return Ok(()) };
         self.control = None;
         match received.reply {
-            Reply::Started if self.socket.is_none() && self.outcome.is_none() => Err(self.lost()),
-            Reply::Started => Ok(()),
+            Reply::Started => {
+                if self.socket.is_none() && self.outcome.is_none() {
+                    self.ended(Outcome::Lost);
+                }
+                Ok(())
+            }
             Reply::Error(refusal) => Err(Error::Refused(refusal)),
             _ => Err(Error::Unexpected { expected: "the start of a command" }),
         }
-    }
-
-    fn lost(&self) -> Error {
-        let slice = words(self.slice);
-        Error::Session(format!(
-            "the capsule went away before the command had ended; `plab events {slice}` tells why"
-        ))
     }
 
     /// Copies between the caller's terminal and the capsule's from here on.
@@ -386,15 +391,17 @@ impl Session<'_> {
         self.relays.input = Some(Relay::new(callers(stdin)?, End::ours(Rc::clone(&master))).lingering());
         self.relays.output = vec![Relay::new(End::ours(Rc::clone(&master)), callers(stdout)?)];
         self.master = Some(master);
+        // It may have changed since we asked.
+        self.resize();
         Ok(())
     }
 
     /// Passes on the signals that came, a status when they mean us.
     ///
-    /// The command may print something, and a script that waits for that may signal us, before we have read
-    /// that it runs. Such a signal is kept for it. Not for ever: a plabd that hangs must not take us along.
+    /// One that comes before plabd has answered is kept for the command. Not for ever: a plabd that hangs must
+    /// not take us along. From then on the session is the capsule's, which reads it once the command runs.
     fn signalled(&mut self, came: bool) -> Result<Option<u8>, Error> {
-        while came && let Some(signal) = self.signals.next()? {
+        while let Some(signal) = if came { self.signals.next()? } else { None } {
             if ends(signal) && self.insistence.enough(Instant::now()) {
                 return Ok(Some(self.status_by(signal)));
             }
@@ -403,7 +410,8 @@ impl Session<'_> {
             }
             self.held.push(signal);
         }
-        let may_come = !self.running && self.outcome.is_none() && self.socket.is_some();
+        let asked = self.control.is_some() && !self.running;
+        let may_come = asked && self.outcome.is_none() && self.socket.is_some();
         if may_come {
             let given_up = self.deadline.filter(|&(then, _)| Instant::now() >= then);
             return Ok(given_up.map(|(_, signal)| self.status_by(signal)));
@@ -441,9 +449,13 @@ impl Session<'_> {
         }
     }
 
+    /// Gives the capsule's terminal the size of ours; the kernel tells what runs in it. We hold its master, so
+    /// capsule-init need not be asked.
     fn resize(&self) {
-        if let Some(size) = terminal::size() {
-            self.say(&ToSession::Resize(size));
+        if let (Some(master), Some(size)) = (&self.master, terminal::size()) {
+            let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
+            // A terminal whose other side is closed has no size; the end is on its way then.
+            let _ = tcsetwinsize(master, size);
         }
     }
 
@@ -506,7 +518,10 @@ impl Session<'_> {
                 complain(&format!("{}: {}: {error}", self.slice, words(&what)));
                 Ok(status_of_failure(errno))
             }
-            None => Err(self.lost()),
+            Some(Outcome::Lost) | None => Err(Error::Session(format!(
+                "the capsule went away before the command had ended; `plab events {}` tells why",
+                words(self.slice)
+            ))),
         }
     }
 }

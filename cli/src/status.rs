@@ -105,11 +105,14 @@ fn all(node: &NodeStatus, now: Timestamp, screen: Screen) -> String {
         ]);
     }
     let count = match node.slices.len() {
-        0 => "No slices: `plab apply FILE` adds one".to_owned(),
+        0 => "No slices".to_owned(),
         1 => "1 slice".to_owned(),
         n => format!("{n} slices"),
     };
-    let last = format!("{count} on {}, plabd {}", words(&node.node), words(&node.version));
+    let mut last = format!("{count} on {}, plabd {}", words(&node.node), words(&node.version));
+    if table.is_empty() {
+        last.push_str("; `plab apply FILE` adds one");
+    }
     let rows = if table.is_empty() { String::new() } else { table.render(screen) + "\n" };
     rows + &screen.paint(Style::Dim, &last) + "\n"
 }
@@ -162,7 +165,7 @@ fn slice(s: &SliceStatus, now: Timestamp, screen: Screen) -> String {
     };
     let since = s.since.as_deref().map_or_else(String::new, |t| {
         let age = units::age(t, now).map_or_else(String::new, |age| format!(" ({age})"));
-        format!(" since {}{age}", words(t))
+        format!(" since {}{age}", words(&units::thousandths(t)))
     });
     fact("state", screen.paint(state_style(s.state), state_name(s.state)) + &since);
     if let Some(detail) = &s.detail {
@@ -332,7 +335,7 @@ mod tests {
         assert_eq!(
             slice(&example(), now(), PLAIN),
             "princeton4\n\
-             \x20 state    running since 2026-03-01T08:00:00Z (4h00m)\n\
+             \x20 state    running since 2026-03-01T08:00:00.000Z (4h00m)\n\
              \x20 status   serving\\u{1b}]0;owned\\u{7}\n\
              \x20 contact  pi@cs.princeton.edu\n\
              \x20 uid      70001\n\

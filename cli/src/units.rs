@@ -44,6 +44,11 @@ pub fn cpu_time(micros: u64) -> String {
     }
 }
 
+/// An RFC 3339 time of plabd's with thousandths of a second instead of all it has; another text as it is.
+pub fn thousandths(time: &str) -> String {
+    time.parse::<jiff::Timestamp>().map_or_else(|_| time.to_owned(), |t| format!("{t:.3}"))
+}
+
 /// How long ago an RFC 3339 time was; none if it is none. The future counts as now: clocks differ.
 pub fn age(time: &str, now: jiff::Timestamp) -> Option<String> {
     let then: jiff::Timestamp = time.parse().ok()?;
@@ -86,6 +91,13 @@ mod tests {
         }
         assert_eq!(cpu_time(1_234_567), "1.23s");
         assert_eq!(cpu_time(61_000_000), "1m01s");
+    }
+
+    #[test]
+    fn thousandths_are_enough() {
+        assert_eq!(thousandths("2026-11-22T14:08:21.651027917Z"), "2026-11-22T14:08:21.651Z");
+        assert_eq!(thousandths("2026-11-22T15:08:21+01:00"), "2026-11-22T14:08:21.000Z");
+        assert_eq!(thousandths("noon"), "noon");
     }
 
     #[test]

@@ -206,8 +206,8 @@ fn problem(home: BorrowedFd<'_>, errno: Errno) -> ControlDirProblem {
     if errno == Errno::NOENT {
         return ControlDirProblem::Absent;
     }
-    if matches!(errno, Errno::LOOP | Errno::NOTDIR) {
-        if let Ok(stat) = rustix::fs::statat(home, CONTROL_DIR, AtFlags::SYMLINK_NOFOLLOW) {
+    if matches!(errno, Errno::LOOP | Errno::NOTDIR)
+        && let Ok(stat) = rustix::fs::statat(home, CONTROL_DIR, AtFlags::SYMLINK_NOFOLLOW) {
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Symlink => return ControlDirProblem::Symlink { target: link_target(home) },
                 // Exchanged since: then the error number is all there is to say.
@@ -215,7 +215,6 @@ fn problem(home: BorrowedFd<'_>, errno: Errno) -> ControlDirProblem {
                 kind => return ControlDirProblem::NotADirectory(kind_name(kind)),
             }
         }
-    }
     ControlDirProblem::Unreadable(errno)
 }
 

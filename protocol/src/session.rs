@@ -5,9 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::WindowSize;
-
-/// From the client.
+/// From the client. A changed window it tells the kernel itself, by the pseudo-terminal's master, which it holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "kebab-case")]
 pub enum ToSession {
@@ -16,8 +14,6 @@ pub enum ToSession {
         /// As numbered on this architecture; see signal(7).
         number: i32,
     },
-    /// The client's window changed.
-    Resize(WindowSize),
 }
 
 /// From `capsule-init`. To the client this is a slice's word: bounded and escaped.

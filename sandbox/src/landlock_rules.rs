@@ -8,8 +8,8 @@
 //! for as a hard requirement.
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 use crate::error::KernelError;
@@ -81,8 +81,13 @@ pub fn restrict(rules: &Rules<'_>) -> Result<(), KernelError> {
     let mut ruleset = ruleset.create().map_err(|error| failed("create a ruleset", error.to_string()))?;
     let readable = rules.readable.iter().map(|path| (path.as_str(), read));
     let writable = rules.writable.iter().map(|path| (*path, all));
-    for (path, access) in readable.chain(writable).chain([("/dev", device), ("/proc", process)]) {
-        let fd = PathFd::new(path).map_err(|error| failed(&format!("open {path} for a rule"), error.to_string()))?;
+    // Names may be listed everywhere: what the view has, it has to be seen. Content takes a rule of its own.
+    let listing = AccessFs::ReadDir.into();
+    for (path, access) in
+        readable.chain(writable).chain([("/", listing), ("/dev", device), ("/proc", process)])
+    {
+        let fd = PathFd::new(path)
+            .map_err(|error| failed(&format!("open {path} for a rule"), error.to_string()))?;
         ruleset = ruleset
             .add_rule(PathBeneath::new(fd, access))
             .map_err(|error| failed(&format!("add a rule for {path}"), error.to_string()))?;

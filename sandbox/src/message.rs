@@ -92,6 +92,9 @@ pub struct Setup {
     pub birthmark: String,
     /// Further trees to show, one descriptor each after the fixed ones.
     pub extra: Vec<ExtraTree>,
+    /// The last descriptor is the node's skeleton directory, to copy into an empty home.
+    #[serde(default)]
+    pub skel: bool,
 }
 
 impl Setup {

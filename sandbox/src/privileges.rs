@@ -70,7 +70,9 @@ pub fn drop_to(uid: u32) -> Result<(), KernelError> {
     let other = |error: caps::errors::CapsError| std::io::Error::other(error.to_string());
     // Bounding first: what is not in it cannot come back by any exec.
     for capability in caps::runtime::thread_all_supported() {
-        caps::drop(None, CapSet::Bounding, capability).map_err(other).tried("drop from the bounding set", capability)?;
+        caps::drop(None, CapSet::Bounding, capability)
+            .map_err(other)
+            .tried("drop from the bounding set", capability)?;
     }
     caps::clear(None, CapSet::Ambient).map_err(other).tried("clear", "the ambient set")?;
     rustix::thread::set_capabilities_secure_bits(SECURE_BITS).tried("lock", "securebits")?;
@@ -92,14 +94,24 @@ pub fn drop_to(uid: u32) -> Result<(), KernelError> {
 }
 
 fn confirm(uid: u32) -> Result<(), KernelError> {
-    let wrong = |what: &str| Err(KernelError::new("give up privileges", what, std::io::Error::other("still there when read back")));
-    for set in [CapSet::Bounding, CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted] {
-        let left = caps::read(None, set).map_err(|error| std::io::Error::other(error.to_string())).tried("read", format!("{set:?} set"))?;
+    let wrong = |what: &str| {
+        Err(KernelError::new("give up privileges", what, std::io::Error::other("still there when read back")))
+    };
+    for set in [CapSet::Bounding, CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted]
+    {
+        let left = caps::read(None, set)
+            .map_err(|error| std::io::Error::other(error.to_string()))
+            .tried("read", format!("{set:?} set"))?;
         if !left.is_empty() {
             return wrong(&format!("the {set:?} set"));
         }
     }
-    let ids = [rustix::process::getuid().as_raw(), rustix::process::geteuid().as_raw(), rustix::process::getgid().as_raw(), rustix::process::getegid().as_raw()];
+    let ids = [
+        rustix::process::getuid().as_raw(),
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getgid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    ];
     if ids != [uid; 4] {
         return wrong("UID and GID");
     }

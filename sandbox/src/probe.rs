@@ -88,16 +88,47 @@ pub fn report(tree_name: &str) -> Vec<ProbeRow> {
     match CgroupTree::open(tree_name) {
         Ok(tree) => {
             let v2 = tree.memory_version() == ControllerVersion::V2;
-            row("cgroups", "CPU, memory and task limits, freeze, kill", ProbeState::Present, if v2 { "v2" } else { "hybrid: limits on v1, kill and freeze on v2" }.into(), None);
+            row(
+                "cgroups",
+                "CPU, memory and task limits, freeze, kill",
+                ProbeState::Present,
+                if v2 { "v2" } else { "hybrid: limits on v1, kill and freeze on v2" }.into(),
+                None,
+            );
             let by = |present| if present { ProbeState::Present } else { ProbeState::Degraded };
             let offered = Offered::probe(&tree);
             row("memory.high", "slowing a capsule down before it is killed", by(offered.memory_high), if v2 { "memory controller on v2" } else { "memory controller on v1" }.into(), (!v2).then_some("boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or leave `high` out of definitions"));
-            row("memory.oom-group", "a capsule out of memory dies as a whole", by(offered.memory_oom_group), if v2 { "by the kernel" } else { "by plabd, on the kernel's event" }.into(), (!v2).then_some("boot with cgroup v2 to have the kernel do it"));
-            row("memory.swap", "a capsule cannot use swap", by(offered.memory_swap), if tree.limits_swap() { "limited with memory" } else if no_swap() { "no swap on this machine" } else { "swap is on and not limited" }.into(), (!offered.memory_swap).then_some("boot with swapaccount=1, or turn swap off"));
+            row(
+                "memory.oom-group",
+                "a capsule out of memory dies as a whole",
+                by(offered.memory_oom_group),
+                if v2 { "by the kernel" } else { "by plabd, on the kernel's event" }.into(),
+                (!v2).then_some("boot with cgroup v2 to have the kernel do it"),
+            );
+            row(
+                "memory.swap",
+                "a capsule cannot use swap",
+                by(offered.memory_swap),
+                if tree.limits_swap() {
+                    "limited with memory"
+                } else if no_swap() {
+                    "no swap on this machine"
+                } else {
+                    "swap is on and not limited"
+                }
+                .into(),
+                (!offered.memory_swap).then_some("boot with swapaccount=1, or turn swap off"),
+            );
             // An error here means capsules are running, and then it is not ours to remove.
             tree.remove_bases().ok();
         }
-        Err(error) => row("cgroups", "CPU, memory and task limits, freeze, kill", ProbeState::Missing, error.to_string(), Some("mount the cgroup hierarchies; see cgroups(7)")),
+        Err(error) => row(
+            "cgroups",
+            "CPU, memory and task limits, freeze, kill",
+            ProbeState::Missing,
+            error.to_string(),
+            Some("mount the cgroup hierarchies; see cgroups(7)"),
+        ),
     }
     let abi = kernel_abi();
     row(
@@ -114,16 +145,45 @@ pub fn report(tree_name: &str) -> Vec<ProbeRow> {
         format!("ABI {abi}, needed: {SCOPES_SINCE}"),
         (abi < SCOPES_SINCE).then_some("kernel 6.12 or newer"),
     );
-    for (name, needed_for) in [("mnt", "the view"), ("pid", "processes of its own"), ("ipc", "System V IPC of its own"), ("cgroup", "not seeing the node's cgroups")] {
+    for (name, needed_for) in [
+        ("mnt", "the view"),
+        ("pid", "processes of its own"),
+        ("ipc", "System V IPC of its own"),
+        ("cgroup", "not seeing the node's cgroups"),
+    ] {
         let present = Path::new("/proc/self/ns").join(name).exists();
-        row(&format!("namespace {name}"), needed_for, if present { ProbeState::Present } else { ProbeState::Missing }, if present { "yes" } else { "no" }.into(), (!present).then_some("a kernel built with this namespace"));
+        row(
+            &format!("namespace {name}"),
+            needed_for,
+            if present { ProbeState::Present } else { ProbeState::Missing },
+            if present { "yes" } else { "no" }.into(),
+            (!present).then_some("a kernel built with this namespace"),
+        );
     }
     let actions = std::fs::read_to_string("/proc/sys/kernel/seccomp/actions_avail").unwrap_or_default();
     let seccomp = actions.contains("kill_process") && actions.contains("errno");
-    row("seccomp", "the system call profile", if seccomp { ProbeState::Present } else { ProbeState::Missing }, if seccomp { "kill_process, errno" } else { "actions missing" }.into(), (!seccomp).then_some("a kernel with CONFIG_SECCOMP_FILTER"));
+    row(
+        "seccomp",
+        "the system call profile",
+        if seccomp { ProbeState::Present } else { ProbeState::Missing },
+        if seccomp { "kill_process, errno" } else { "actions missing" }.into(),
+        (!seccomp).then_some("a kernel with CONFIG_SECCOMP_FILTER"),
+    );
     let mounts = rustix::mount::fsopen("tmpfs", rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC);
-    row("mount API", "building views", if mounts.is_ok() { ProbeState::Present } else { ProbeState::Missing }, mounts.map_or_else(|error| error.to_string(), |_| "fsopen works".into()), None);
+    row(
+        "mount API",
+        "building views",
+        if mounts.is_ok() { ProbeState::Present } else { ProbeState::Missing },
+        mounts.map_or_else(|error| error.to_string(), |_| "fsopen works".into()),
+        None,
+    );
     let syslog = Path::new("/dev/log").exists();
-    row("audit", "the audit trail in syslog", if syslog { ProbeState::Present } else { ProbeState::Degraded }, if syslog { "/dev/log" } else { "no /dev/log" }.into(), (!syslog).then_some("run a syslog daemon; until then the trail is in plabd's own event log only"));
+    row(
+        "audit",
+        "the audit trail in syslog",
+        if syslog { ProbeState::Present } else { ProbeState::Degraded },
+        if syslog { "/dev/log" } else { "no /dev/log" }.into(),
+        (!syslog).then_some("run a syslog daemon; until then the trail is in plabd's own event log only"),
+    );
     rows
 }

@@ -70,8 +70,18 @@ fn privileges(status: &Status, uid: u32, source: &str) -> Vec<Row> {
     let number = |value: Option<u64>| value.map_or_else(|| "unknown".to_owned(), |value| value.to_string());
     let groups = status.groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     vec![
-        row("privileges", "uid", four(uid, uid, uid, uid), four(status.ruid, status.euid, status.suid, status.fuid)),
-        row("privileges", "gid", four(uid, uid, uid, uid), four(status.rgid, status.egid, status.sgid, status.fgid)),
+        row(
+            "privileges",
+            "uid",
+            four(uid, uid, uid, uid),
+            four(status.ruid, status.euid, status.suid, status.fuid),
+        ),
+        row(
+            "privileges",
+            "gid",
+            four(uid, uid, uid, uid),
+            four(status.rgid, status.egid, status.sgid, status.fgid),
+        ),
         row("privileges", "groups", "none".into(), if groups.is_empty() { "none".into() } else { groups }),
         row("privileges", "capabilities permitted", "0".into(), format!("{:x}", status.capprm)),
         row("privileges", "capabilities effective", "0".into(), format!("{:x}", status.capeff)),
@@ -103,7 +113,8 @@ const WRITABLE: [&str; 6] = ["/home", "/tmp", "/var/tmp", "/dev/shm", "/dev/pts"
 /// The process is gone, or `/proc` cannot be read.
 pub fn view(pid: i32, slice: &str) -> Result<Vec<Row>, KernelError> {
     let source = format!("/proc/{pid}/mountinfo");
-    let text = std::fs::read_to_string(&source).map_err(|error| KernelError::new("read back the view of", slice, error))?;
+    let text = std::fs::read_to_string(&source)
+        .map_err(|error| KernelError::new("read back the view of", slice, error))?;
     let mut rows = Vec::new();
     for line in text.lines() {
         let mut fields = line.split(' ');
@@ -130,7 +141,11 @@ pub fn view(pid: i32, slice: &str) -> Result<Vec<Row>, KernelError> {
         });
     }
     if rows.is_empty() {
-        return Err(KernelError::new("read back the view of", slice, std::io::Error::other("no mounts shown")));
+        return Err(KernelError::new(
+            "read back the view of",
+            slice,
+            std::io::Error::other("no mounts shown"),
+        ));
     }
     Ok(rows)
 }

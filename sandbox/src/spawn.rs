@@ -81,7 +81,8 @@ struct Errand {
     failed_errno: i32,
 }
 
-const STEPS: [&str; 4] = ["start the child", "join its v1 cgroups", "place its socket", "execute its program"];
+const STEPS: [&str; 4] =
+    ["start the child", "join its v1 cgroups", "place its socket", "execute its program"];
 
 /// Runs between clone and exec, in the parent's memory, on its own stack.
 ///
@@ -102,7 +103,9 @@ unsafe extern "C" fn child(errand: *mut Errand) -> ! {
     };
     for i in 0..errand.join_count {
         // SAFETY: i is below the count of the array the caller vouches for.
-        let fd = unsafe { &*errand.join.add(i) }.as_raw_fd();
+        let entry = unsafe { errand.join.add(i) };
+        // SAFETY: as above, and nobody changes the array meanwhile.
+        let fd = unsafe { &*entry }.as_raw_fd();
         // SAFETY: the buffer is one static byte.
         if unsafe { libc::write(fd, b"0".as_ptr().cast(), 1) } != 1 {
             fail(errand, 1);

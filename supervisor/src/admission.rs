@@ -73,7 +73,10 @@ mod tests {
         assert!(refusals(&high, &strict, &ALL).is_empty());
         let without = Offered { memory_high: false, ..ALL };
         assert!(refusals(&high, &strict, &without)[0].contains("cannot enforce memory.high"));
-        assert!(refusals(&definition("max = \"64M\"", &strict), &strict, &without).is_empty(), "nobody asked");
+        assert!(
+            refusals(&definition("max = \"64M\"", &strict), &strict, &without).is_empty(),
+            "nobody asked"
+        );
         assert!(refusals(&high, &node("\"memory.high\""), &without).is_empty());
     }
 

@@ -79,7 +79,8 @@ fn serve(socket: &Path, inbox: &mpsc::Receiver<Event>, lost: &AtomicU64) {
         }
         let written = log.as_mut().is_some_and(|log| {
             let gap = lost.load(Ordering::Relaxed);
-            if gap > 0 && log.warning(format!("audit trail has a gap: {gap} events were not logged")).is_ok() {
+            if gap > 0 && log.warning(format!("audit trail has a gap: {gap} events were not logged")).is_ok()
+            {
                 lost.fetch_sub(gap, Ordering::Relaxed);
             }
             write(log, &event)

@@ -98,7 +98,8 @@ impl Directory {
     }
 
     async fn is_suspicious(&self, rows: &[SliceRow], files: &BTreeSet<PathBuf>) -> Result<bool, BeginError> {
-        let meta = std::fs::metadata(&self.path).map_err(|error| BeginError::Directory(self.path.clone(), error))?;
+        let meta =
+            std::fs::metadata(&self.path).map_err(|error| BeginError::Directory(self.path.clone(), error))?;
         let now = format!("{}:{}", meta.dev(), meta.ino());
         let then = self.node.ledger.meta(IDENTITY).await?;
         let living = rows.iter().filter(|row| !row.removing).count();
@@ -184,7 +185,10 @@ impl Directory {
             Ok(mut files) => {
                 let known: Vec<PathBuf> = {
                     let set = self.node.set.borrow();
-                    set.iter().filter_map(|definition| set.source(&definition.name)).map(Path::to_owned).collect()
+                    set.iter()
+                        .filter_map(|definition| set.source(&definition.name))
+                        .map(Path::to_owned)
+                        .collect()
                 };
                 files.extend(known);
                 files.iter().for_each(|file| self.look_at(file));
@@ -200,7 +204,8 @@ impl Directory {
             self.going.clear();
             return;
         }
-        let due: Vec<PathBuf> = self.going.iter().filter(|(_, at)| **at <= now).map(|(path, _)| path.clone()).collect();
+        let due: Vec<PathBuf> =
+            self.going.iter().filter(|(_, at)| **at <= now).map(|(path, _)| path.clone()).collect();
         for file in due {
             self.going.remove(&file);
             if file.symlink_metadata().is_err() {
@@ -228,7 +233,8 @@ fn read(inotify: &mut Inotify) -> Events {
     while let Ok(batch) = inotify.read_events(&mut buffer) {
         for event in batch {
             events.lost |= event.mask.contains(EventMask::Q_OVERFLOW);
-            events.directory_gone |= event.mask.intersects(EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT);
+            events.directory_gone |=
+                event.mask.intersects(EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::UNMOUNT);
             events.names.extend(event.name.filter(|name| is_definition(name)).map(OsStr::to_owned));
         }
     }

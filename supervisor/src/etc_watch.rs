@@ -34,7 +34,9 @@ async fn watch(node: &Rc<Node>) -> std::io::Result<()> {
         let machine = std::sync::Arc::clone(&node.machine);
         match tokio::task::spawn_blocking(move || machine.refresh_etc()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => node.events.report(None, "etc-not-copied", Severity::Warning, error.to_string()),
+            Ok(Err(error)) => {
+                node.events.report(None, "etc-not-copied", Severity::Warning, error.to_string())
+            }
             Err(error) => node.events.report(None, "etc-not-copied", Severity::Warning, error.to_string()),
         }
     }

@@ -51,7 +51,9 @@ pub enum LedgerError {
         source: rusqlite::Error,
     },
     /// Written by a newer release.
-    #[error("ledger {path} has schema {schema}, of a newer release; this one knows {SCHEMA}. Install that release again")]
+    #[error(
+        "ledger {path} has schema {schema}, of a newer release; this one knows {SCHEMA}. Install that release again"
+    )]
     Newer {
         /// The file.
         path: String,
@@ -129,9 +131,11 @@ impl Ledger {
     /// The ledger cannot be read.
     pub async fn slices(&self) -> Result<Vec<SliceRow>, LedgerError> {
         self.run(false, |db| {
-            db.prepare("SELECT name, uid, definition, source, configured, removing FROM slices ORDER BY name")?
-                .query_map([], slice_row)?
-                .collect()
+            db.prepare(
+                "SELECT name, uid, definition, source, configured, removing FROM slices ORDER BY name",
+            )?
+            .query_map([], slice_row)?
+            .collect()
         })
         .await
     }
@@ -150,13 +154,17 @@ impl Ledger {
         let row = self
             .run(true, move |db| {
                 if let Some(have) = slice(db, &name)? {
-                    db.prepare_cached("UPDATE slices SET definition = ?2, source = ?3, removing = 0 WHERE name = ?1")?
-                        .execute(params![name, definition, source])?;
+                    db.prepare_cached(
+                        "UPDATE slices SET definition = ?2, source = ?3, removing = 0 WHERE name = ?1",
+                    )?
+                    .execute(params![name, definition, source])?;
                     return Ok(Some(SliceRow { definition, source, removing: false, ..have }));
                 }
                 let Some(uid) = free_uid(db, uids)? else { return Ok(None) };
-                db.prepare_cached("INSERT INTO slices (name, uid, definition, source) VALUES (?1, ?2, ?3, ?4)")?
-                    .execute(params![name, uid, definition, source])?;
+                db.prepare_cached(
+                    "INSERT INTO slices (name, uid, definition, source) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![name, uid, definition, source])?;
                 Ok(Some(SliceRow { name, uid, definition, source, configured: false, removing: false }))
             })
             .await?;
@@ -168,7 +176,10 @@ impl Ledger {
     /// # Errors
     /// The commit failed.
     pub async fn set_configured(&self, name: String) -> Result<(), LedgerError> {
-        self.run(true, move |db| db.execute("UPDATE slices SET configured = 1 WHERE name = ?1", [name]).map(drop)).await
+        self.run(true, move |db| {
+            db.execute("UPDATE slices SET configured = 1 WHERE name = ?1", [name]).map(drop)
+        })
+        .await
     }
 
     /// Records that the slice is being removed.
@@ -176,7 +187,10 @@ impl Ledger {
     /// # Errors
     /// The commit failed.
     pub async fn set_removing(&self, name: String) -> Result<(), LedgerError> {
-        self.run(true, move |db| db.execute("UPDATE slices SET removing = 1 WHERE name = ?1", [name]).map(drop)).await
+        self.run(true, move |db| {
+            db.execute("UPDATE slices SET removing = 1 WHERE name = ?1", [name]).map(drop)
+        })
+        .await
     }
 
     /// Forgets a slice: nothing it owned is left, so its UID may be another's.
@@ -204,7 +218,8 @@ impl Ledger {
     /// The commit failed.
     pub async fn set_meta(&self, key: &'static str, value: String) -> Result<(), LedgerError> {
         self.run(true, move |db| {
-            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, value.as_str()]).map(drop)
+            db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?1, ?2)", [key, value.as_str()])
+                .map(drop)
         })
         .await
     }
@@ -214,14 +229,22 @@ impl Ledger {
     /// # Errors
     /// The ledger cannot be read.
     pub async fn last_event(&self) -> Result<u64, LedgerError> {
-        self.run(false, |db| db.query_row("SELECT COALESCE(MAX(seq), 0) FROM events", [], |row| unsigned(row, 0))).await
+        self.run(false, |db| {
+            db.query_row("SELECT COALESCE(MAX(seq), 0) FROM events", [], |row| unsigned(row, 0))
+        })
+        .await
     }
 
     /// Events after `since`, oldest first, at most `limit` of the newest.
     ///
     /// # Errors
     /// The ledger cannot be read.
-    pub async fn events(&self, since: u64, slice: Option<String>, limit: u32) -> Result<Vec<Event>, LedgerError> {
+    pub async fn events(
+        &self,
+        since: u64,
+        slice: Option<String>,
+        limit: u32,
+    ) -> Result<Vec<Event>, LedgerError> {
         let mut events: Vec<Event> = self
             .run(false, move |db| {
                 db.prepare_cached(
@@ -322,9 +345,11 @@ fn slice_row(row: &Row<'_>) -> rusqlite::Result<SliceRow> {
 }
 
 fn slice(db: &Connection, name: &str) -> rusqlite::Result<Option<SliceRow>> {
-    db.prepare_cached("SELECT name, uid, definition, source, configured, removing FROM slices WHERE name = ?1")?
-        .query_row([name], slice_row)
-        .optional()
+    db.prepare_cached(
+        "SELECT name, uid, definition, source, configured, removing FROM slices WHERE name = ?1",
+    )?
+    .query_row([name], slice_row)
+    .optional()
 }
 
 /// The next UID after the last one given, round the range: a UID rests as long as the range allows before
@@ -424,7 +449,10 @@ mod tests {
         assert_eq!(accept(&ledger, "a").await.expect("again"), 70000, "a slice keeps its UID");
         ledger.set_removing("a".into()).await.expect("removing");
         assert_eq!(accept(&ledger, "c").await.expect("c"), 70002);
-        assert!(matches!(accept(&ledger, "d").await, Err(LedgerError::NoUid(_))), "a's storage may be there still");
+        assert!(
+            matches!(accept(&ledger, "d").await, Err(LedgerError::NoUid(_))),
+            "a's storage may be there still"
+        );
         ledger.forget("a".into()).await.expect("forget");
         assert_eq!(accept(&ledger, "d").await.expect("d"), 70000);
     }

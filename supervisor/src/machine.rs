@@ -70,8 +70,9 @@ impl Machine {
         let storage = Storage::open(&paths.storage)?;
         let capsules = paths.capsules();
         make_private_directory(&capsules)?;
-        let sockets = openat(CWD, &capsules, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| KernelError::new("open", capsules.display(), error))?;
+        let sockets =
+            openat(CWD, &capsules, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(|error| KernelError::new("open", capsules.display(), error))?;
         Ok(Self {
             tree,
             template,
@@ -99,7 +100,8 @@ impl Machine {
         }
         let source = SeccompProfile::load(name, &self.paths.seccomp).map_err(|error| error.to_string())?;
         let compiled = compile(&source).map_err(|error| error.to_string())?;
-        let memfd = sealed(&compiled.to_bytes()).map_err(|error| format!("could not keep profile {name}: {error}"))?;
+        let memfd = sealed(&compiled.to_bytes())
+            .map_err(|error| format!("could not keep profile {name}: {error}"))?;
         let profile = Profile { memfd: Arc::new(memfd), digest: compiled.digest() };
         profiles.insert(name.to_owned(), profile.clone());
         Ok(profile)
@@ -132,7 +134,10 @@ fn sealed(bytes: &[u8]) -> rustix::io::Result<OwnedFd> {
         written += rustix::io::write(&memfd, &bytes[written..])?;
     }
     // Every capsule-init gets this one file: none may change it under the next.
-    rustix::fs::fcntl_add_seals(&memfd, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    rustix::fs::fcntl_add_seals(
+        &memfd,
+        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+    )?;
     Ok(memfd)
 }
 

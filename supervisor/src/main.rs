@@ -23,7 +23,7 @@ use std::sync::Arc;
 use clap::Parser;
 use plab_config::{Feature, NodeFile};
 use plab_protocol::control::Severity;
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, fcntl_lock};
 use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -80,16 +80,21 @@ type Failure = Box<dyn std::error::Error>;
 
 fn run(args: Args) -> Result<(), Failure> {
     // The kernel's word, not the working directory's, decides where a relative root is.
-    let root = std::fs::canonicalize(&args.root).map_err(|error| format!("root {}: {error}", args.root.display()))?;
+    let root = std::fs::canonicalize(&args.root)
+        .map_err(|error| format!("root {}: {error}", args.root.display()))?;
     let paths = Paths::below(&root);
     for directory in [paths.run.as_path(), paths.ledger.parent().unwrap_or(&root)] {
-        std::fs::create_dir_all(directory).map_err(|error| format!("could not make {}: {error}", directory.display()))?;
+        std::fs::create_dir_all(directory)
+            .map_err(|error| format!("could not make {}: {error}", directory.display()))?;
     }
     let _lock = lock(&paths)?;
     raise_open_files();
     let node_file = NodeFile::load(&paths.node_file).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        format!("{}\nan example is in config/examples/node.toml; only `name` has to be there", lines.join("\n"))
+        format!(
+            "{}\nan example is in config/examples/node.toml; only `name` has to be there",
+            lines.join("\n")
+        )
     })?;
     if !audit::reachable(node_file.audit.syslog.as_path()) && !node_file.may_lack(Feature::Audit) {
         return Err(format!(
@@ -104,7 +109,8 @@ fn run(args: Args) -> Result<(), Failure> {
     };
     make_private_directory(&paths.capsules())?;
     let machine = Arc::new(Machine::open(paths, node_file, &init)?);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(POOL).build()?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(POOL).build()?;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, serve(machine, args.drain_on_exit))
 }
@@ -117,10 +123,20 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     let audit = audit::Audit::start(machine.node.audit.syslog.as_path().to_owned())?;
     let events = Events::new(ledger.clone(), audit, ledger.last_event().await?);
     let node = Rc::new(Node::new(machine, ledger, events));
-    node.events.report(None, "plabd-started", Severity::Notice, format!("version {}", env!("CARGO_PKG_VERSION")));
+    node.events.report(
+        None,
+        "plabd-started",
+        Severity::Notice,
+        format!("version {}", env!("CARGO_PKG_VERSION")),
+    );
     for feature in admission::missing(&node.machine.offered) {
         if node.machine.node.may_lack(feature) {
-            node.events.report(None, "degraded", Severity::Warning, format!("this node runs without {}", feature.name()));
+            node.events.report(
+                None,
+                "degraded",
+                Severity::Warning,
+                format!("this node runs without {}", feature.name()),
+            );
         }
     }
     let directory = Directory::watch(Rc::clone(&node))?;
@@ -130,7 +146,12 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     tokio::task::spawn_local(control::serve(Rc::clone(&node), listener));
     node.wait_until(|| node.still_adopting() == 0).await;
     let took = begun.elapsed();
-    node.events.report(None, "plabd-ready", Severity::Info, format!("every capsule found again or begun after {} ms", took.as_millis()));
+    node.events.report(
+        None,
+        "plabd-ready",
+        Severity::Info,
+        format!("every capsule found again or begun after {} ms", took.as_millis()),
+    );
     // Not under systemd these do nothing.
     sd_notify::notify(false, &[NotifyState::Ready]).ok();
     tokio::task::spawn_local(directory.follow());
@@ -149,7 +170,12 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
             _ = interrupt.recv() => {}
         }
     }
-    node.events.report(None, "plabd-stopped", Severity::Notice, if drain_on_exit { "with every capsule" } else { "capsules run on" });
+    node.events.report(
+        None,
+        "plabd-stopped",
+        Severity::Notice,
+        if drain_on_exit { "with every capsule" } else { "capsules run on" },
+    );
     // What was reported is written before the end.
     node.ledger.meta("flush").await?;
     std::fs::remove_file(node.machine.paths.control()).ok();
@@ -162,22 +188,31 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
 /// Ends capsules that the ledger does not know: of a ledger that was lost, or an old release. Nothing may run here
 /// that nobody answers for.
 async fn clear_strangers(node: &Rc<Node>) -> Result<(), Failure> {
-    let known: std::collections::BTreeSet<String> = node.ledger.slices().await?.into_iter().map(|row| row.name).collect();
+    let known: std::collections::BTreeSet<String> =
+        node.ledger.slices().await?.into_iter().map(|row| row.name).collect();
     for name in node.machine.tree.names()? {
         if !known.contains(&name) {
-            node.events.report(Some(&name), "stranger-cleared", Severity::Warning, "a cgroup that no slice of the ledger has");
+            node.events.report(
+                Some(&name),
+                "stranger-cleared",
+                Severity::Warning,
+                "a cgroup that no slice of the ledger has",
+            );
             capsule::death::clear(&node.machine, &name).await?;
         }
     }
     Ok(())
 }
 
-/// One plabd a root. The lock is the kernel's: it goes with the process, however that ends.
+/// One plabd a root. The lock is the kernel's: it goes with the process, however that ends. A record lock
+/// (fcntl(2)), because flock(2)'s would be held on by a child that was just cloned and has not executed yet.
 fn lock(paths: &Paths) -> Result<std::fs::File, Failure> {
     let path = paths.run.join("plabd.lock");
-    let file = std::fs::File::create(&path).map_err(|error| format!("could not open {}: {error}", path.display()))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|error| format!("another plabd serves {} (lock {}: {error})", paths.root.display(), path.display()))?;
+    let file = std::fs::File::create(&path)
+        .map_err(|error| format!("could not open {}: {error}", path.display()))?;
+    fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
+        format!("another plabd serves {} (lock {}: {error})", paths.root.display(), path.display())
+    })?;
     Ok(file)
 }
 
@@ -196,7 +231,8 @@ fn listen(node: &Node) -> Result<UnixListener, Failure> {
         }
         _ => {}
     }
-    let listener = UnixListener::bind(&path).map_err(|error| format!("could not listen on {}: {error}", path.display()))?;
+    let listener = UnixListener::bind(&path)
+        .map_err(|error| format!("could not listen on {}: {error}", path.display()))?;
     // Everybody may connect; who it is, the kernel says, and what they may, `control::authority`.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
     Ok(listener)

@@ -140,12 +140,17 @@ impl Node {
     /// cleared away: those with a definition to run, the others to go.
     pub fn resume(self: &Rc<Self>, rows: Vec<SliceRow>, last_good: &BTreeMap<String, Definition>) {
         for row in rows {
-            let desired = match row.name.parse().ok().and_then(|name: SliceName| self.set.borrow().get(&name).cloned()) {
-                Some(definition) => Some((Rc::new(definition), true)),
-                None => last_good.get(&row.name).map(|definition| (Rc::new(definition.clone()), false)),
-            };
+            let desired =
+                match row.name.parse().ok().and_then(|name: SliceName| self.set.borrow().get(&name).cloned())
+                {
+                    Some(definition) => Some((Rc::new(definition), true)),
+                    None => last_good.get(&row.name).map(|definition| (Rc::new(definition.clone()), false)),
+                };
             let Some((definition, wanted)) = desired else {
-                let message = format!("its last definition in the ledger cannot be read any more; its capsule is left as it is: {}", row.definition);
+                let message = format!(
+                    "its last definition in the ledger cannot be read any more; its capsule is left as it is: {}",
+                    row.definition
+                );
                 self.events.report(Some(&row.name), "ledger-unreadable", Severity::Error, message);
                 continue;
             };
@@ -161,7 +166,12 @@ impl Node {
     pub fn bring_all(self: &Rc<Self>) {
         let new: Vec<SliceName> = {
             let slices = self.slices.borrow();
-            self.set.borrow().iter().map(|definition| definition.name.clone()).filter(|name| !slices.contains_key(name.as_str())).collect()
+            self.set
+                .borrow()
+                .iter()
+                .map(|definition| definition.name.clone())
+                .filter(|name| !slices.contains_key(name.as_str()))
+                .collect()
         };
         new.iter().for_each(|name| self.bring(name));
     }
@@ -183,7 +193,12 @@ impl Node {
     /// Stops every capsule and keeps them stopped; returns when the last is down.
     pub async fn drain(self: &Rc<Self>) {
         self.drained.set(true);
-        self.events.report(None, "node-drained", Severity::Notice, "every capsule is stopped and kept stopped");
+        self.events.report(
+            None,
+            "node-drained",
+            Severity::Notice,
+            "every capsule is stopped and kept stopped",
+        );
         let handles: Vec<Handle> = self.slices.borrow().values().cloned().collect();
         let mut waits = Vec::new();
         for handle in handles {
@@ -196,7 +211,8 @@ impl Node {
         }
         for (mut settled, handle) in waits {
             use plab_protocol::control::SliceState::Stopped;
-            while handle.slice.state.get() != Stopped && self.slices.borrow().contains_key(&handle.slice.name) {
+            while handle.slice.state.get() != Stopped && self.slices.borrow().contains_key(&handle.slice.name)
+            {
                 if settled.changed().await.is_err() {
                     break;
                 }

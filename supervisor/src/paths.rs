@@ -13,6 +13,8 @@ pub struct Paths {
     pub slices: PathBuf,
     /// The site's own seccomp profiles.
     pub seccomp: PathBuf,
+    /// What a new slice's home begins with, if it is there.
+    pub skel: PathBuf,
     /// The ledger.
     pub ledger: PathBuf,
     /// Slices' storage.
@@ -31,6 +33,7 @@ impl Paths {
             node_file: etc.join("node.toml"),
             slices: etc.join("slices.d"),
             seccomp: etc.join("seccomp"),
+            skel: etc.join("skel"),
             ledger: state.join("ledger.sqlite"),
             storage: state.join("slices"),
             run: root.join("run/planetlab"),

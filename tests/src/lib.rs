@@ -1,1 +1,10 @@
-//! placeholder
+//! What the end-to-end tests share: a node of their own, and the proof that it left nothing behind.
+
+pub mod leftovers;
+pub mod node;
+pub mod slices;
+pub mod wait;
+
+pub use node::{Output, TestNode, binary};
+pub use slices::Neighbour;
+pub use wait::{eventually, eventually_or};

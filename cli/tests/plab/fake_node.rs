@@ -216,7 +216,13 @@ pub fn run_command(mut asked: Asked) {
         }
     };
     let attached: Vec<_> = master.iter().map(AsFd::as_fd).collect();
-    say(&session, &FromSession::Running, &attached);
+    // As capsule-init does it: without a terminal there is nothing to hand over, and nothing is said.
+    if tty.is_some() {
+        say(&session, &FromSession::Running, &attached);
+    }
+    drop(attached);
+    // Only the client holds it now.
+    drop(master);
     let group = rustix::process::Pid::from_child(&child);
     let listener = session.try_clone().expect("dup");
     thread::spawn(move || {
@@ -226,10 +232,7 @@ pub fn run_command(mut asked: Asked) {
                     let signal = rustix::process::Signal::from_named_raw(number).expect("signal");
                     let _ = rustix::process::kill_process_group(group, signal);
                 }
-                ToSession::Resize(size) => {
-                    let master = master.as_ref().expect("a terminal");
-                    rustix::termios::tcsetwinsize(master, winsize(size.rows, size.cols)).expect("resize");
-                }
+                // The client has the terminal's master and does it itself.
             }
         }
         // The client has gone.

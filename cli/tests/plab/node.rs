@@ -235,9 +235,10 @@ const EVENT: &str = r#"{"seq":SEQ,"time":"2026-03-01T12:00:00Z","slice":"web","k
 
 fn events_node() -> Node {
     Node::start(|mut asked| {
-        let Request::Events { follow, .. } = asked.request else { panic!("not events") };
+        let Request::Events { follow, since, .. } = asked.request else { panic!("not events") };
         let event = |seq: u64| EVENT.replace("SEQ", &seq.to_string());
-        let past: Vec<String> = (1..=15).map(event).collect();
+        // At most six at once, as plabd has a bound too.
+        let past: Vec<String> = (since + 1..=15).take(6).map(event).collect();
         asked.line(&format!("{{\"reply\":\"events\",\"events\":[{}]}}", past.join(",")));
         if follow {
             asked.line(&event(16).replacen('{', "{\"reply\":\"event\",", 1));

@@ -58,7 +58,7 @@ impl FromStr for BitRate {
 impl fmt::Display for BitRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, scale) =
-            UNITS.iter().find(|(_, scale)| self.0 % *scale == 0).copied().unwrap_or(("bit", 1));
+            UNITS.iter().find(|(_, scale)| self.0.is_multiple_of(*scale)).copied().unwrap_or(("bit", 1));
         write!(f, "{}{name}", self.0 / scale)
     }
 }

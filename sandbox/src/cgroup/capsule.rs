@@ -189,7 +189,11 @@ impl CapsuleCgroup {
                 && !row.ok
             {
                 let message = format!("asked {}, in force {}", row.asked, row.in_force);
-                return Err(KernelError::new(format!("set {}", row.what), row.source, std::io::Error::other(message)));
+                return Err(KernelError::new(
+                    format!("set {}", row.what),
+                    row.source,
+                    std::io::Error::other(message),
+                ));
             }
         }
         Ok(())
@@ -230,8 +234,10 @@ impl CapsuleCgroup {
     /// # Errors
     /// A file that cannot be read.
     pub fn frozen(&self) -> Result<(bool, bool), KernelError> {
-        let asked = read_small(self.unified.as_fd(), "cgroup.freeze").tried("read cgroup.freeze", &self.unified_path)?;
-        let events = read_small(self.unified.as_fd(), "cgroup.events").tried("read cgroup.events", &self.unified_path)?;
+        let asked = read_small(self.unified.as_fd(), "cgroup.freeze")
+            .tried("read cgroup.freeze", &self.unified_path)?;
+        let events = read_small(self.unified.as_fd(), "cgroup.events")
+            .tried("read cgroup.events", &self.unified_path)?;
         Ok((asked.trim() == "1", events.lines().any(|line| line == "frozen 1")))
     }
 
@@ -261,9 +267,13 @@ impl CapsuleCgroup {
     pub fn oom_event(&self) -> Result<Option<OwnedFd>, KernelError> {
         let Some(dir) = &self.v1[Controller::Memory as usize] else { return Ok(None) };
         let on = format!("{}/memory.oom_control", self.v1_paths[Controller::Memory as usize]);
-        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK)
-            .tried("make an eventfd for", &on)?;
-        let control = openat(dir, "memory.oom_control", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).tried("open", &on)?;
+        let event = rustix::event::eventfd(
+            0,
+            rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK,
+        )
+        .tried("make an eventfd for", &on)?;
+        let control = openat(dir, "memory.oom_control", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .tried("open", &on)?;
         let line = format!("{} {}", raw(&event), raw(&control));
         write(dir.as_fd(), "cgroup.event_control", &line).tried("register for out-of-memory events", &on)?;
         Ok(Some(event))

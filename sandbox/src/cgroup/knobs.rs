@@ -35,12 +35,7 @@ enum Compare {
 }
 
 impl Knob {
-    fn exact(
-        controller: Controller,
-        what: &'static str,
-        file: &'static str,
-        value: impl ToString,
-    ) -> Self {
+    fn exact(controller: Controller, what: &'static str, file: &'static str, value: impl ToString) -> Self {
         Self { controller, file, value: value.to_string(), what, compare: Compare::Exact, optional: false }
     }
 
@@ -66,7 +61,8 @@ impl Knob {
         let fd = match openat(dir, self.file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
             Err(rustix::io::Errno::NOENT) if self.optional => return Ok(()),
             other => other.map_err(|error| {
-                KernelError::new(tried(), on(), error).hint("`plab check` names the controllers this kernel has")
+                KernelError::new(tried(), on(), error)
+                    .hint("`plab check` names the controllers this kernel has")
             })?,
         };
         // One write(2): cgroup files take a value whole or not at all.
@@ -134,8 +130,18 @@ pub(super) fn for_limits(
             ));
         }
         ControllerVersion::V1 => {
-            knobs.push(Knob::exact(Controller::Cpu, "cpu.weight", "cpu.shares", v1_shares(limits.cpu_weight)));
-            knobs.push(Knob::exact(Controller::Cpu, "cpu.max period", "cpu.cfs_period_us", CPU_PERIOD_MICROS));
+            knobs.push(Knob::exact(
+                Controller::Cpu,
+                "cpu.weight",
+                "cpu.shares",
+                v1_shares(limits.cpu_weight),
+            ));
+            knobs.push(Knob::exact(
+                Controller::Cpu,
+                "cpu.max period",
+                "cpu.cfs_period_us",
+                CPU_PERIOD_MICROS,
+            ));
             let quota = limits.cpu_max_micros.map_or_else(|| "-1".to_owned(), |micros| micros.to_string());
             knobs.push(Knob::exact(Controller::Cpu, "cpu.max", "cpu.cfs_quota_us", quota));
         }

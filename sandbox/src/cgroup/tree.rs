@@ -93,7 +93,8 @@ impl CgroupTree {
     /// # Errors
     /// A hierarchy or controller that is missing, or a directory that cannot be made.
     pub fn open(name: &str) -> Result<Self, KernelError> {
-        let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").tried("read", "/proc/self/mountinfo")?;
+        let mountinfo =
+            std::fs::read_to_string("/proc/self/mountinfo").tried("read", "/proc/self/mountinfo")?;
         let mounts = cgroup_mounts(&mountinfo);
         let unified = mounts.iter().find(|mount| mount.v2).ok_or_else(|| {
             KernelError::new("find", "a mounted cgroup2 file system", Errno::NOENT)
@@ -112,8 +113,12 @@ impl CgroupTree {
                 .iter()
                 .find(|mount| !mount.v2 && mount.options.iter().any(|option| option == controller.name()))
                 .ok_or_else(|| {
-                    KernelError::new("find", format!("the {} cgroup controller", controller.name()), Errno::NOENT)
-                        .hint("it must be on cgroup v2 or mounted as a v1 hierarchy; see cgroups(7)")
+                    KernelError::new(
+                        "find",
+                        format!("the {} cgroup controller", controller.name()),
+                        Errno::NOENT,
+                    )
+                    .hint("it must be on cgroup v2 or mounted as a v1 hierarchy; see cgroups(7)")
                 })?;
             *slot = Some(make_base(&mount.at.join(name))?);
         }
@@ -184,9 +189,10 @@ impl CgroupTree {
     pub fn names(&self) -> Result<std::collections::BTreeSet<String>, KernelError> {
         let mut names = std::collections::BTreeSet::new();
         for base in self.bases() {
-            let dir = openat(&base.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .and_then(Dir::new)
-                .tried("list", base.path.display())?;
+            let dir =
+                openat(&base.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                    .and_then(Dir::new)
+                    .tried("list", base.path.display())?;
             for entry in dir {
                 let entry = entry.tried("list", base.path.display())?;
                 let name = entry.file_name().to_string_lossy();
@@ -237,7 +243,8 @@ impl Base {
                     .hint("cgroup.max.descendants of a parent may be reached"));
             }
         }
-        self.child(name)?.ok_or_else(|| KernelError::new("open", self.path.join(name).display(), Errno::NOENT))
+        self.child(name)?
+            .ok_or_else(|| KernelError::new("open", self.path.join(name).display(), Errno::NOENT))
     }
 
     pub(super) fn remove_child(&self, name: &str) -> Result<(), Errno> {
@@ -283,11 +290,11 @@ pub fn tree_name(root: &Path) -> String {
         return "planetlab".to_owned();
     }
     // FNV-1a: stable over releases, unlike the standard library's hasher.
-    let canonical: OsString = std::fs::canonicalize(root).map_or_else(|_| root.into(), PathBuf::into_os_string);
-    let hash = canonical
-        .as_encoded_bytes()
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let canonical: OsString =
+        std::fs::canonicalize(root).map_or_else(|_| root.into(), PathBuf::into_os_string);
+    let hash = canonical.as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     format!("planetlab-{hash:016x}")
 }
 

@@ -47,7 +47,11 @@ impl ControlWatch {
     pub(super) fn begin(&mut self, resources: String) {
         self.resources = resources;
         if let Some(inotify) = &self.inotify {
-            let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::MOVED_FROM | WatchFlags::DELETE | WatchFlags::ONLYDIR;
+            let flags = WatchFlags::CREATE
+                | WatchFlags::MOVED_TO
+                | WatchFlags::MOVED_FROM
+                | WatchFlags::DELETE
+                | WatchFlags::ONLYDIR;
             self.home_watch = self.watch(inotify, self.home.as_fd(), flags);
         }
         match ControlDir::create_and_open(self.home.as_fd()) {
@@ -134,7 +138,10 @@ impl ControlWatch {
     }
 
     fn adopt(&mut self, directory: ControlDir) {
-        let watch = self.inotify.as_ref().and_then(|inotify| self.watch(inotify, directory.as_fd(), Settle::watched()));
+        let watch = self
+            .inotify
+            .as_ref()
+            .and_then(|inotify| self.watch(inotify, directory.as_fd(), Settle::watched()));
         self.directory = Some((directory, watch));
     }
 

@@ -110,7 +110,11 @@ impl Hooks {
     fn start(&mut self, hook: Hook, id: u64, limit_ms: Option<u64>, control: &ControlWatch) {
         self.sequence.begun(hook);
         let path = CString::new(format!("{CONTROL_DIR}/{}", hook.name())).unwrap_or_default();
-        let pipe = if hook == Hook::Status { rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).ok() } else { None };
+        let pipe = if hook == Hook::Status {
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).ok()
+        } else {
+            None
+        };
         if let Some((read, _)) = &pipe {
             // A pipe's two ends have flags of their own: the script's end stays blocking, as scripts expect.
             rustix::io::ioctl_fionbio(read, true).ok();

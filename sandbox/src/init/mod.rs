@@ -14,6 +14,7 @@
 //! | [`control_watch`] | the control directory and `resources` |
 //! | [`sessions`] | commands for clients |
 //! | [`launch`] | posix_spawn |
+//! | [`skel`] | a new slice's first files |
 //! | [`wipe`] | emptying storage, as the slice |
 
 mod control_watch;
@@ -22,6 +23,7 @@ mod launch;
 mod reactor;
 mod sessions;
 mod setup;
+mod skel;
 mod wipe;
 
 use std::os::fd::{FromRawFd, OwnedFd};

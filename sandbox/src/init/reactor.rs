@@ -114,11 +114,16 @@ impl Reactor {
 
     fn wait(&mut self) -> Result<Ready, Errno> {
         let now = Instant::now();
-        let deadline =
-            [self.hooks.deadline(), self.sessions.deadline(), self.control.deadline()].into_iter().flatten().min();
+        let deadline = [self.hooks.deadline(), self.sessions.deadline(), self.control.deadline()]
+            .into_iter()
+            .flatten()
+            .min();
         let timeout = deadline.map(|at| {
             let left = at.saturating_duration_since(now);
-            rustix::event::Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() }
+            rustix::event::Timespec {
+                tv_sec: left.as_secs().cast_signed(),
+                tv_nsec: left.subsec_nanos().into(),
+            }
         });
         let mut fds = Vec::with_capacity(8);
         let mut add = |fd, what| fds.push((PollFd::from_borrowed_fd(fd, PollFlags::IN), what));
@@ -180,7 +185,8 @@ impl Reactor {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // A message of a newer plabd's; what it wants is in the state it does not see change.
-                Err(error) if error.kind() == io::ErrorKind::InvalidData || error.raw_os_error().is_none() => {}
+                Err(error)
+                    if error.kind() == io::ErrorKind::InvalidData || error.raw_os_error().is_none() => {}
                 Err(_) => {
                     self.link = None;
                     return self.going;
@@ -211,7 +217,9 @@ impl Reactor {
 
     /// Takes the connection of a new plabd in place of the old one's.
     fn accept(&mut self) {
-        let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else { return };
+        let Ok(socket) = accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) else {
+            return;
+        };
         // The socket lies where only root comes; checked all the same.
         if rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.is_root()) {
             self.link = Some(socket);

@@ -95,14 +95,18 @@ impl Sessions {
             // Only the client holds the master now: when it goes, the kernel hangs the session up.
             Ok(pid)
         } else {
-            let [input, output, error] = standard else { return Err((Errno::BADF, "take standard descriptors".into())) };
+            let [input, output, error] = standard else {
+                return Err((Errno::BADF, "take standard descriptors".into()));
+            };
             launch(Standard::Fds([input.as_fd(), output.as_fd(), error.as_fd()]))
         }
     }
 
     /// A child has ended; says whether it was a session's.
     pub(super) fn ended(&mut self, pid: Pid, how: &FromSession) -> bool {
-        let Some(position) = self.sessions.iter().position(|session| session.pid == pid) else { return false };
+        let Some(position) = self.sessions.iter().position(|session| session.pid == pid) else {
+            return false;
+        };
         let session = self.sessions.swap_remove(position);
         tell(&session.socket, how, &[]);
         true
@@ -167,7 +171,8 @@ fn tell(socket: &OwnedFd, what: &FromSession, fds: &[BorrowedFd<'_>]) {
 
 /// A new pseudo-terminal of this capsule's own devpts: its master, and the path of its slave.
 fn terminal(size: WindowSize) -> Result<(OwnedFd, CString), Errno> {
-    let master = openat(CWD, "/dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+    let master =
+        openat(CWD, "/dev/pts/ptmx", OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
     rustix::pty::unlockpt(&master)?;
     let path = rustix::pty::ptsname(&master, Vec::new())?;
     rustix::termios::tcsetwinsize(

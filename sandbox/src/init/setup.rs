@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
+use super::skel;
 use crate::error::{KernelError, Tried};
 use crate::landlock_rules::{Rules, restrict};
 use crate::message::Setup;
@@ -27,12 +28,19 @@ pub(super) struct Capsule {
 }
 
 pub(super) fn become_capsule(setup: Setup, fds: Vec<OwnedFd>) -> Result<Capsule, KernelError> {
-    if fds.len() != Setup::FIXED_FDS + setup.extra.len() {
-        let message = format!("{} descriptors came, {} are due", fds.len(), Setup::FIXED_FDS + setup.extra.len());
+    let due = Setup::FIXED_FDS + setup.extra.len() + usize::from(setup.skel);
+    if fds.len() != due {
+        let message = format!("{} descriptors came, {due} are due", fds.len());
         return Err(KernelError::new("begin", "setup", io::Error::new(io::ErrorKind::InvalidInput, message)));
     }
+    let mut fds = fds;
+    let skel = if setup.skel { fds.pop() } else { None };
     let mut fds = fds.into_iter();
-    let mut take = || fds.next().ok_or_else(|| KernelError::new("take", "a descriptor", io::Error::from(io::ErrorKind::InvalidInput)));
+    let mut take = || {
+        fds.next().ok_or_else(|| {
+            KernelError::new("take", "a descriptor", io::Error::from(io::ErrorKind::InvalidInput))
+        })
+    };
     let template = take()?;
     let storage = StorageMounts { home_parent: take()?, tmp: take()?, var_tmp: take()?, identity: take()? };
     let listener = take()?;
@@ -53,9 +61,11 @@ pub(super) fn become_capsule(setup: Setup, fds: Vec<OwnedFd>) -> Result<Capsule,
     drop_to(setup.uid)?;
 
     let home_path = format!("/home/{}", setup.slice);
-    let home = openat(CWD, &home_path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .tried("open", &home_path)?;
+    let home = open_home(&home_path)?;
     rustix::process::fchdir(&home).tried("enter", &home_path)?;
+    if let Some(skel) = skel {
+        skel::populate(&skel, &home)?;
+    }
 
     // Layer 5.
     restrict(&Rules {
@@ -72,17 +82,35 @@ pub(super) fn become_capsule(setup: Setup, fds: Vec<OwnedFd>) -> Result<Capsule,
     Ok(Capsule { slice: setup.slice, node: setup.node, birthmark: setup.birthmark, listener, home })
 }
 
+/// A slice may have shut its own home; as its owner, capsule-init opens it again.
+fn open_home(path: &str) -> Result<OwnedFd, KernelError> {
+    let open = || openat(CWD, path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let usable = open().and_then(|home| rustix::process::fchdir(&home).map(|()| home));
+    match usable {
+        Err(rustix::io::Errno::ACCESS) => {
+            rustix::fs::chmod(path, Mode::RWXU).tried("open up", path)?;
+            open().tried("open", path)
+        }
+        other => other.tried("open", path),
+    }
+}
+
 fn read_profile(memfd: &OwnedFd) -> Result<CompiledProfile, KernelError> {
     let size = rustix::fs::fstat(memfd).tried("look at", "the seccomp profile")?.st_size;
     let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
     let n = rustix::io::pread(memfd, &mut bytes, 0).tried("read", "the seccomp profile")?;
     CompiledProfile::from_bytes(&bytes[..n]).map_err(|error| {
-        KernelError::new("read", "the seccomp profile", io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
+        KernelError::new(
+            "read",
+            "the seccomp profile",
+            io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+        )
     })
 }
 
 fn detach_standard_fds() -> Result<(), KernelError> {
-    let null = openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).tried("open", "/dev/null")?;
+    let null =
+        openat(CWD, "/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).tried("open", "/dev/null")?;
     rustix::stdio::dup2_stdin(&null).tried("replace", "standard input")?;
     rustix::stdio::dup2_stdout(&null).tried("replace", "standard output")?;
     rustix::stdio::dup2_stderr(&null).tried("replace", "standard error")
@@ -93,7 +121,12 @@ fn detach_standard_fds() -> Result<(), KernelError> {
 fn close_all_on_exec() -> Result<(), KernelError> {
     // SAFETY: the flag is only set, so no object of this process loses its descriptor.
     let result = unsafe {
-        libc::syscall(libc::SYS_close_range, crate::spawn::LINK_FD, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_close_range,
+            crate::spawn::LINK_FD,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
     };
     if result == 0 {
         Ok(())

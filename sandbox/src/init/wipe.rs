@@ -30,8 +30,12 @@ pub(super) fn run(uid: u32, landlock_abi: i32, targets: &[OwnedFd]) -> Result<u6
 
 /// Nothing but these directories: a bug below could then still reach no other file of the slice's UID.
 fn restrict_to(targets: &[OwnedFd], abi: i32) -> Result<(), KernelError> {
-    use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr};
-    let failed = |error: landlock::RulesetError| KernelError::new("restrict", "landlock", std::io::Error::other(error.to_string()));
+    use landlock::{
+        ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreatedAttr,
+    };
+    let failed = |error: landlock::RulesetError| {
+        KernelError::new("restrict", "landlock", std::io::Error::other(error.to_string()))
+    };
     let all = AccessFs::from_all(ABI::from(abi.min(crate::landlock_rules::NEWEST_KNOWN)));
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::HardRequirement)
@@ -76,7 +80,13 @@ fn empty(top: &OwnedFd, removed: &mut u64) -> Result<(), Errno> {
                 // Too deep: up to the top with it, under a name of ours, and start over from there.
                 loop {
                     moved += 1;
-                    match rustix::fs::renameat_with(here, &name, top, format!(".wipe-{moved}"), rustix::fs::RenameFlags::NOREPLACE) {
+                    match rustix::fs::renameat_with(
+                        here,
+                        &name,
+                        top,
+                        format!(".wipe-{moved}"),
+                        rustix::fs::RenameFlags::NOREPLACE,
+                    ) {
                         Err(Errno::EXIST) => {}
                         other => break other?,
                     }

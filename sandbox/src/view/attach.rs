@@ -8,8 +8,8 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_string,
-    fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
@@ -35,8 +35,18 @@ pub struct OwnMounts {
 /// that a kernel which loosens a mode opens nothing. `/proc/keys` lists other UIDs' keyrings, `kpage*` and
 /// `kcore` are memory, `timer_list` and `sched_debug` show other slices' processes, `sysrq-trigger` halts.
 const MASKED: [&str; 12] = [
-    "kcore", "keys", "key-users", "kmsg", "kallsyms", "kpagecount", "kpageflags", "kpagecgroup", "sched_debug",
-    "sysrq-trigger", "timer_list", "latency_stats",
+    "kcore",
+    "keys",
+    "key-users",
+    "kmsg",
+    "kallsyms",
+    "kpagecount",
+    "kpageflags",
+    "kpagecgroup",
+    "sched_debug",
+    "sysrq-trigger",
+    "timer_list",
+    "latency_stats",
 ];
 
 /// Directories of `/proc` that set things of the whole machine.
@@ -86,7 +96,8 @@ fn attach_extra(extra: &[(ExtraTree, OwnedFd)]) -> Result<(), KernelError> {
         fsconfig_set_string(&context, "mode", "0755").tried("set mode", "tmpfs")?;
         fsconfig_set_string(&context, "size", "64k").tried("set size", "tmpfs")?;
         fsconfig_create(&context).tried("create", "tmpfs")?;
-        let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, NO_DEV_NO_SUID).tried("mount tmpfs", parent)?;
+        let mount =
+            fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, NO_DEV_NO_SUID).tried("mount tmpfs", parent)?;
         place(&mount, parent)?;
         for (tree, fd) in extra.iter().filter(|(tree, _)| tree.under == parent) {
             make_mount_point(Path::new(parent), Path::new(&tree.at))?;
@@ -119,7 +130,11 @@ fn mask_proc() -> Result<(), KernelError> {
     }
     for name in READ_ONLY {
         let at = Path::new("/proc").join(name);
-        cover(&at, &at, MountAttrFlags::MOUNT_ATTR_RDONLY | NO_DEV_NO_SUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+        cover(
+            &at,
+            &at,
+            MountAttrFlags::MOUNT_ATTR_RDONLY | NO_DEV_NO_SUID | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+        )?;
     }
     Ok(())
 }
@@ -139,12 +154,18 @@ fn place(tree: &OwnedFd, at: &str) -> Result<(), KernelError> {
     move_mount(tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).tried("attach a mount", at)
 }
 
-fn new_mount(kind: &str, options: &[(&str, &str)], flags: MountAttrFlags, at: &str) -> Result<(), KernelError> {
+fn new_mount(
+    kind: &str,
+    options: &[(&str, &str)],
+    flags: MountAttrFlags,
+    at: &str,
+) -> Result<(), KernelError> {
     let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).tried(&format!("open file system {kind}"), at)?;
     for (key, value) in options {
         fsconfig_set_string(&context, *key, *value).tried(&format!("set {key}={value} of {kind}"), at)?;
     }
     fsconfig_create(&context).tried(&format!("create {kind}"), at)?;
-    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).tried(&format!("mount {kind}"), at)?;
+    let mount =
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, flags).tried(&format!("mount {kind}"), at)?;
     place(&mount, at)
 }

@@ -45,7 +45,8 @@ impl EtcFiles {
 
     /// Whether `below`, a path below `/etc`, or something in it, is to be shown.
     fn shows(&self, below: &str) -> bool {
-        let inside = |entry: &EtcEntry| entry.as_str().strip_prefix(below).is_some_and(|rest| rest.starts_with('/'));
+        let inside =
+            |entry: &EtcEntry| entry.as_str().strip_prefix(below).is_some_and(|rest| rest.starts_with('/'));
         let within = |entry: &EtcEntry| {
             below.match_indices('/').any(|(end, _)| entry.matches(&below[..end])) || entry.matches(below)
         };
@@ -112,7 +113,9 @@ fn copy_file(from: &Path, to: &Path, meta: &fs::Metadata) -> Result<(), KernelEr
         return Ok(());
     }
     let mut content = Vec::new();
-    fs::File::open(from).and_then(|file| file.take(MAX_FILE).read_to_end(&mut content)).tried("read", from.display())?;
+    fs::File::open(from)
+        .and_then(|file| file.take(MAX_FILE).read_to_end(&mut content))
+        .tried("read", from.display())?;
     replace(to, |at| {
         fs::write(at, &content)?;
         fs::set_permissions(at, fs::Permissions::from_mode(meta.permissions().mode() & 0o755))?;
@@ -152,7 +155,9 @@ mod tests {
         for name in ["hosts", "ssl", "ssl/certs/x.pem", "profile", "default", "default/locale"] {
             assert!(some.shows(name), "{name}");
         }
-        for name in ["passwd", "shadow", "gshadow", "group", "sudoers", "ssl/private", "default/other", "ssls"] {
+        for name in
+            ["passwd", "shadow", "gshadow", "group", "sudoers", "ssl/private", "default/other", "ssls"]
+        {
             assert!(!some.shows(name), "{name}");
         }
     }

@@ -11,7 +11,7 @@ mod etc;
 mod storage;
 mod template;
 
-pub use attach::{attach, OwnMounts};
+pub use attach::{OwnMounts, attach};
 pub use etc::EtcFiles;
 pub use storage::{Storage, StorageMounts, detached_tree};
 pub use template::{Template, TemplateSpec};

@@ -13,7 +13,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, mkdirat, openat, openat2, unlinkat};
+use rustix::fs::{
+    AtFlags, CWD, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fchmod, mkdirat, openat, openat2, unlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
@@ -40,7 +42,8 @@ pub struct StorageMounts {
     pub identity: OwnedFd,
 }
 
-const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags =
+    OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Storage {
     /// Opens the directory, making it if missing.
@@ -49,8 +52,13 @@ impl Storage {
     /// It cannot be made or opened.
     pub fn open(path: &Path) -> Result<Self, KernelError> {
         use std::os::unix::fs::DirBuilderExt;
-        std::fs::DirBuilder::new().recursive(true).mode(0o711).create(path).tried("make directory", path.display())?;
-        let root = openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).tried("open", path.display())?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(path)
+            .tried("make directory", path.display())?;
+        let root = openat(CWD, path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .tried("open", path.display())?;
         Ok(Self { root, path: path.to_owned() })
     }
 
@@ -104,8 +112,9 @@ impl Storage {
             Err(Errno::EXIST) => false,
             Err(error) => return Err(KernelError::new("make directory", on(), error)),
         };
-        let directory = openat(&parent, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-            .tried("open directory", on())?;
+        let directory =
+            openat(&parent, name, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                .tried("open directory", on())?;
         let owner = rustix::fs::fstat(&directory).tried("look at", on())?.st_uid;
         if owner == 0 {
             // Just made, or left half made by a crash; nothing of a slice's is ever owned by root.
@@ -115,7 +124,10 @@ impl Storage {
                 chownat(&directory, "", user, group, AtFlags::EMPTY_PATH).tried("give to the slice", on())?;
             }
         } else if owner != uid {
-            let message = format!("it belongs to UID {owner}, not {uid}{}", if made { " although just made" } else { "" });
+            let message = format!(
+                "it belongs to UID {owner}, not {uid}{}",
+                if made { " although just made" } else { "" }
+            );
             return Err(KernelError::new("use", on(), std::io::Error::other(message))
                 .hint("move it out of the way, or remove it if its data is not wanted"));
         }
@@ -127,12 +139,15 @@ impl Storage {
     /// # Errors
     /// A directory that is missing, or that the kernel cannot clone.
     pub fn mounts(&self, slice: &str) -> Result<StorageMounts, KernelError> {
-        let top = openat(&self.root, slice, DIRECTORY, Mode::empty()).tried("open storage", self.at(slice))?;
+        let top =
+            openat(&self.root, slice, DIRECTORY, Mode::empty()).tried("open storage", self.at(slice))?;
         let clone = |name: &str, extra: MountAttrFlags| {
             let tree = open_tree(
                 &top,
                 name,
-                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_SYMLINK_NOFOLLOW,
+                OpenTreeFlags::OPEN_TREE_CLONE
+                    | OpenTreeFlags::OPEN_TREE_CLOEXEC
+                    | OpenTreeFlags::AT_SYMLINK_NOFOLLOW,
             )
             .tried(&format!("clone a mount of {name}"), self.at(slice))?;
             set_attributes(&tree, NO_DEV_NO_SUID | extra, false)?;
@@ -142,7 +157,10 @@ impl Storage {
             home_parent: clone("home", MountAttrFlags::empty())?,
             tmp: clone("tmp", MountAttrFlags::empty())?,
             var_tmp: clone("var-tmp", MountAttrFlags::empty())?,
-            identity: clone("identity", MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC)?,
+            identity: clone(
+                "identity",
+                MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NOEXEC,
+            )?,
         })
     }
 
@@ -158,7 +176,15 @@ impl Storage {
         let mut targets = Vec::with_capacity(3);
         for name in [format!("home/{slice}"), "tmp".into(), "var-tmp".into()] {
             // The descriptors go to a process of the slice's UID: O_PATH, so that they carry no access of root's.
-            match openat2(&top, &name, DIRECTORY, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS) {
+            match openat2(
+                &top,
+                &name,
+                DIRECTORY,
+                Mode::empty(),
+                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+            ) {
+                // Root's still: a crash came between making it and giving it away, so nothing is in it.
+                Ok(fd) if rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_uid == 0) => {}
                 Ok(fd) => targets.push(fd),
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(KernelError::new(format!("open {name}"), self.at(slice), error)),
@@ -208,11 +234,12 @@ impl Storage {
 /// # Errors
 /// It is missing, is or goes through a symbolic link, or cannot be cloned.
 pub fn detached_tree(path: &Path) -> Result<OwnedFd, KernelError> {
-    let directory = openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
-        .map_err(|error| {
-            KernelError::new("open for [view] paths", path.display(), error)
-                .hint("it must exist on this node and not go through a symbolic link")
-        })?;
+    let directory =
+        openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+            .map_err(|error| {
+                KernelError::new("open for [view] paths", path.display(), error)
+                    .hint("it must exist on this node and not go through a symbolic link")
+            })?;
     let tree = open_tree(
         &directory,
         "",

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, open};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree,
+    unmount,
 };
 use rustix::process::{chdir, pivot_root};
 use rustix::thread::UnshareFlags;
@@ -36,8 +37,20 @@ pub struct Template {
 
 /// Directories that every capsule has, as mount points or empty.
 const DIRECTORIES: [&str; 14] = [
-    "dev", "proc", "sys", "sys/devices", "sys/devices/system", "sys/devices/system/cpu", "etc", "home", "tmp", "var",
-    "var/tmp", "run", "run/planetlab", "root",
+    "dev",
+    "proc",
+    "sys",
+    "sys/devices",
+    "sys/devices/system",
+    "sys/devices/system/cpu",
+    "etc",
+    "home",
+    "tmp",
+    "var",
+    "var/tmp",
+    "run",
+    "run/planetlab",
+    "root",
 ];
 
 /// Device nodes of the minimal `/dev`: those that give a capsule nothing but what its name says.
@@ -62,10 +75,9 @@ impl Template {
         etc.refresh(&spec.skeleton.join("etc"))?;
         // A thread of its own: it leaves the process's namespace and never comes back.
         std::thread::scope(|scope| {
-            scope
-                .spawn(|| build_in_this_thread(spec))
-                .join()
-                .unwrap_or_else(|_| Err(KernelError::new("build the view", "template", std::io::Error::other("panicked"))))
+            scope.spawn(|| build_in_this_thread(spec)).join().unwrap_or_else(|_| {
+                Err(KernelError::new("build the view", "template", std::io::Error::other("panicked")))
+            })
         })
     }
 
@@ -117,7 +129,8 @@ fn build_in_this_thread(spec: &TemplateSpec) -> Result<Template, KernelError> {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::FS | UnshareFlags::NEWNS) }
         .tried("unshare", "mount namespace")?;
     // Nothing made here may reach the host, and nothing the host mounts later may reach the capsules.
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).tried("make private", "/")?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .tried("make private", "/")?;
     let namespace = open("/proc/thread-self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
         .tried("open", "/proc/thread-self/ns/mnt")?;
 
@@ -212,7 +225,11 @@ struct MountAttr {
 }
 
 /// Sets mount attributes on a detached tree; with `recursive` also on what is mounted below.
-pub(super) fn set_attributes(tree: &OwnedFd, set: MountAttrFlags, recursive: bool) -> Result<(), KernelError> {
+pub(super) fn set_attributes(
+    tree: &OwnedFd,
+    set: MountAttrFlags,
+    recursive: bool,
+) -> Result<(), KernelError> {
     use std::os::fd::AsRawFd;
     let attributes = MountAttr {
         set: u64::from(set.bits()),

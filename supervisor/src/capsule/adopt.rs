@@ -52,7 +52,9 @@ fn reach(machine: &Machine, slice: &str, uid: u32) -> Result<(OwnedFd, OwnedFd, 
     if peer.uid.as_raw() != uid {
         return Err(failed(Errno::PERM));
     }
-    let pidfd = peer_pidfd(&socket).or_else(|_| rustix::process::pidfd_open(peer.pid, rustix::process::PidfdFlags::empty())).map_err(failed)?;
+    let pidfd = peer_pidfd(&socket)
+        .or_else(|_| rustix::process::pidfd_open(peer.pid, rustix::process::PidfdFlags::empty()))
+        .map_err(failed)?;
     let pid = peer.pid.as_raw_nonzero().get();
     // On a kernel without SO_PEERPIDFD the PID could have been reused between the two calls; its cgroup tells.
     let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))

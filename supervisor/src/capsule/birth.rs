@@ -13,7 +13,7 @@ use plab_sandbox::message::{self, ExtraTree, FromInit, Go, MAX_DATAGRAM, PROTOCO
 use plab_sandbox::readback;
 use plab_sandbox::spawn::{Birth, spawn};
 use plab_sandbox::view::detached_tree;
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with, socketpair, sockopt,
@@ -35,11 +35,16 @@ const NAMESPACES: u64 = (libc::CLONE_NEWPID | libc::CLONE_NEWIPC) as u64;
 ///
 /// # Errors
 /// The first thing that could not be done or is not in force.
-pub fn birth(machine: &Machine, definition: &Definition, uid: u32, configured: bool) -> Result<Capsule, KernelError> {
+pub fn birth(
+    machine: &Machine,
+    definition: &Definition,
+    uid: u32,
+    configured: bool,
+) -> Result<Capsule, KernelError> {
     let slice = definition.name.as_str();
-    let profile = machine
-        .profile(definition.seccomp.profile.as_str())
-        .map_err(|reason| KernelError::new("use seccomp profile", &definition.seccomp.profile, std::io::Error::other(reason)))?;
+    let profile = machine.profile(definition.seccomp.profile.as_str()).map_err(|reason| {
+        KernelError::new("use seccomp profile", &definition.seccomp.profile, std::io::Error::other(reason))
+    })?;
 
     // Layer 1: limited before anything is in it.
     let cgroup = machine.tree.create(slice)?;
@@ -52,13 +57,17 @@ pub fn birth(machine: &Machine, definition: &Definition, uid: u32, configured: b
     let mut extra = Vec::new();
     let mut trees = Vec::new();
     for path in &definition.view.paths {
-        let under = machine.node.view.allow.iter().find(|allowed| path.as_absolute().is_within(allowed)).ok_or_else(|| {
-            KernelError::new("show", path.path().display(), Errno::ACCESS)
-                .hint("it lies within no directory of the node file's [view] allow")
-        })?;
+        let under =
+            machine.node.view.allow.iter().find(|allowed| path.as_absolute().is_within(allowed)).ok_or_else(
+                || {
+                    KernelError::new("show", path.path().display(), Errno::ACCESS)
+                        .hint("it lies within no directory of the node file's [view] allow")
+                },
+            )?;
         trees.push(detached_tree(path.path())?);
         extra.push(ExtraTree { under: under.to_string(), at: path.path().display().to_string() });
     }
+    let skel = skeleton(machine)?;
     let listener = listening_socket(machine, slice)?;
 
     let (link, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -86,6 +95,7 @@ pub fn birth(machine: &Machine, definition: &Definition, uid: u32, configured: b
         readable: machine.template.readable().to_vec(),
         birthmark: wishes::birthmark(definition, &profile.digest),
         extra,
+        skel: skel.is_some(),
     };
     let mut fds: Vec<BorrowedFd<'_>> = vec![
         machine.template.namespace(),
@@ -97,17 +107,40 @@ pub fn birth(machine: &Machine, definition: &Definition, uid: u32, configured: b
         profile.memfd.as_fd(),
     ];
     fds.extend(trees.iter().map(AsFd::as_fd));
+    fds.extend(skel.as_ref().map(AsFd::as_fd));
     tell(&link, slice, &ToInit::Setup(Box::new(setup)), &fds)?;
     await_ready(&link, slice)?;
 
     // Layer 7: not what was asked for, but what is.
     if let Some(row) = readback::process(child.pid, uid)?.into_iter().find(|row| !row.ok) {
         let message = format!("asked {}, in force {}", row.asked, row.in_force);
-        return Err(KernelError::new(format!("hold {slice} to its {} ({})", row.layer, row.what), row.source, std::io::Error::other(message)));
+        return Err(KernelError::new(
+            format!("hold {slice} to its {} ({})", row.layer, row.what),
+            row.source,
+            std::io::Error::other(message),
+        ));
     }
-    let go = Go { configured, resources: wishes::resources(definition, uid, &machine.node), times: wishes::times(definition) };
+    let go = Go {
+        configured,
+        resources: wishes::resources(definition, uid, &machine.node),
+        times: wishes::times(definition),
+    };
     tell(&link, slice, &ToInit::Go(Box::new(go)), &[])?;
     Ok(Capsule { pidfd: child.pidfd, pid: child.pid, link, oom })
+}
+
+/// A read-only mount of the directory that a new home begins with; none if the node has none.
+fn skeleton(machine: &Machine) -> Result<Option<OwnedFd>, KernelError> {
+    let path = &machine.paths.skel;
+    if !path.is_dir() {
+        return Ok(None);
+    }
+    let tree = detached_tree(path)?;
+    // Through the mount, so that no way leads from it to what is beside the skeleton.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(&tree, ".", flags, Mode::empty())
+        .map(Some)
+        .map_err(|error| KernelError::new("open", path.display(), error))
 }
 
 /// The socket by which a later plabd finds this capsule-init. Bound here, as root in root's directory; listened
@@ -118,7 +151,8 @@ fn listening_socket(machine: &Machine, slice: &str) -> Result<OwnedFd, KernelErr
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(failed(error)),
     }
-    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(failed)?;
+    let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(failed)?;
     let address = SocketAddrUnix::new(machine.socket_address(slice)).map_err(failed)?;
     bind(&socket, &address).map_err(failed)?;
     Ok(socket)
@@ -134,8 +168,9 @@ pub fn wipe(machine: &Machine, slice: &str, uid: u32) -> Result<(), KernelError>
         // The slice's limits hold for the clearing away, too: a huge tree is not the neighbours' trouble.
         let cgroup = machine.tree.create(slice)?;
         cgroup.freeze(false)?;
-        let (link, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(|error| KernelError::new("make a socket pair for", slice, error))?;
+        let (link, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .map_err(|error| KernelError::new("make a socket pair for", slice, error))?;
         let child = spawn(&Birth {
             program: machine.init.as_fd(),
             arguments: &[c"capsule-init"],
@@ -147,7 +182,8 @@ pub fn wipe(machine: &Machine, slice: &str, uid: u32) -> Result<(), KernelError>
         drop(theirs);
         let landlock_abi = machine.offered.landlock_abi.min(NEWEST_KNOWN);
         let fds: Vec<BorrowedFd<'_>> = targets.iter().map(AsFd::as_fd).collect();
-        let outcome = tell(&link, slice, &ToInit::Wipe { uid, landlock_abi }, &fds).and_then(|()| await_wiped(&link, slice));
+        let outcome = tell(&link, slice, &ToInit::Wipe { uid, landlock_abi }, &fds)
+            .and_then(|()| await_wiped(&link, slice));
         // It has nothing more to do; and on a failure it must not stay.
         super::death::kill_and_reap(&child.pidfd);
         outcome?;
@@ -156,29 +192,35 @@ pub fn wipe(machine: &Machine, slice: &str, uid: u32) -> Result<(), KernelError>
 }
 
 fn tell(link: &OwnedFd, slice: &str, message: &ToInit, fds: &[BorrowedFd<'_>]) -> Result<(), KernelError> {
-    message::send(link, message, fds).map_err(|error| KernelError::new("talk to capsule-init of", slice, error))
+    message::send(link, message, fds)
+        .map_err(|error| KernelError::new("talk to capsule-init of", slice, error))
 }
 
 fn hear(link: &OwnedFd, slice: &str, timeout: Option<Duration>) -> Result<FromInit, KernelError> {
     let failed = |error: std::io::Error| KernelError::new("hear from capsule-init of", slice, error);
-    sockopt::set_socket_timeout(link, sockopt::Timeout::Recv, timeout).map_err(|error| failed(error.into()))?;
+    sockopt::set_socket_timeout(link, sockopt::Timeout::Recv, timeout)
+        .map_err(|error| failed(error.into()))?;
     let mut buffer = vec![0; MAX_DATAGRAM];
     match message::receive::<FromInit>(link, &mut buffer).map_err(failed)? {
         Some((FromInit::SetupFailed { message }, _)) => {
             Err(KernelError::new("set up", slice, std::io::Error::other(message)))
         }
         Some((heard, _)) => Ok(heard),
-        None => Err(failed(std::io::Error::other("it ended without a word; see the kernel's log for a seccomp or memory kill"))),
+        None => Err(failed(std::io::Error::other(
+            "it ended without a word; see the kernel's log for a seccomp or memory kill",
+        ))),
     }
 }
 
 fn await_ready(link: &OwnedFd, slice: &str) -> Result<(), KernelError> {
     match hear(link, slice, Some(SETUP_TIMEOUT))? {
-        FromInit::Ready { .. } => {
-            sockopt::set_socket_timeout(link, sockopt::Timeout::Recv, None)
-                .map_err(|error| KernelError::new("reset the timeout of", slice, error))
-        }
-        other => Err(KernelError::new("set up", slice, std::io::Error::other(format!("capsule-init said {other:?}")))),
+        FromInit::Ready { .. } => sockopt::set_socket_timeout(link, sockopt::Timeout::Recv, None)
+            .map_err(|error| KernelError::new("reset the timeout of", slice, error)),
+        other => Err(KernelError::new(
+            "set up",
+            slice,
+            std::io::Error::other(format!("capsule-init said {other:?}")),
+        )),
     }
 }
 
@@ -186,6 +228,10 @@ fn await_wiped(link: &OwnedFd, slice: &str) -> Result<(), KernelError> {
     // As long as it takes: the thread waits, the node does not.
     match hear(link, slice, None)? {
         FromInit::Wiped { .. } => Ok(()),
-        other => Err(KernelError::new("empty the storage of", slice, std::io::Error::other(format!("capsule-init said {other:?}")))),
+        other => Err(KernelError::new(
+            "empty the storage of",
+            slice,
+            std::io::Error::other(format!("capsule-init said {other:?}")),
+        )),
     }
 }

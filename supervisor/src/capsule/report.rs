@@ -17,11 +17,21 @@ pub fn news(before: Option<&State>, now: &State) -> Vec<News> {
         }
     }
     let mut problem = |what: &'static str, is: &Option<String>, was: Option<&String>| match is {
-        Some(problem) if Some(problem) != was => news.push((what, Severity::Warning, bounded(problem.clone()))),
+        Some(problem) if Some(problem) != was => {
+            news.push((what, Severity::Warning, bounded(problem.clone())))
+        }
         _ => {}
     };
-    problem("control-problem", &now.control_problem, before.and_then(|before| before.control_problem.as_ref()));
-    problem("resources-problem", &now.resources_problem, before.and_then(|before| before.resources_problem.as_ref()));
+    problem(
+        "control-problem",
+        &now.control_problem,
+        before.and_then(|before| before.control_problem.as_ref()),
+    );
+    problem(
+        "resources-problem",
+        &now.resources_problem,
+        before.and_then(|before| before.resources_problem.as_ref()),
+    );
     news
 }
 

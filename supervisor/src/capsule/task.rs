@@ -176,15 +176,27 @@ impl Task {
         let text = definition.to_toml();
         let source = definition.origin.file.display().to_string();
         *self.slice.definition.borrow_mut() = Rc::clone(definition);
-        if self.row.as_ref().is_some_and(|row| row.definition == text && row.source == source && !row.removing) {
+        if self
+            .row
+            .as_ref()
+            .is_some_and(|row| row.definition == text && row.source == source && !row.removing)
+        {
             self.accepted = Some(Rc::clone(definition));
             return Ok(());
         }
         let new = self.row.is_none();
-        let row = self.node.ledger.accept(self.slice.name.clone(), text, source, self.node.machine.node.uids).await?;
+        let row = self
+            .node
+            .ledger
+            .accept(self.slice.name.clone(), text, source, self.node.machine.node.uids)
+            .await?;
         self.slice.uid.set(row.uid);
         let kind = if new { "definition-accepted" } else { "definition-changed" };
-        self.tell(kind, Severity::Info, format!("from {}; contact {}, UID {}", row.source, definition.contact, row.uid));
+        self.tell(
+            kind,
+            Severity::Info,
+            format!("from {}; contact {}, UID {}", row.source, definition.contact, row.uid),
+        );
         self.row = Some(row);
         self.accepted = Some(Rc::clone(definition));
         Ok(())
@@ -198,9 +210,13 @@ impl Task {
     async fn start(&mut self, definition: &Rc<Definition>) {
         self.slice.set(SliceState::Starting, None);
         let configured = self.row.as_ref().is_some_and(|row| row.configured);
-        let (machine, wanted, uid) = (Arc::clone(&self.node.machine), Definition::clone(definition), self.uid());
-        let born = tokio::task::spawn_blocking(move || birth::birth(&machine, &wanted, uid, configured)).await;
-        let born = born.unwrap_or_else(|_| Err(KernelError::new("make a capsule", &self.slice.name, std::io::Error::other("it panicked"))));
+        let (machine, wanted, uid) =
+            (Arc::clone(&self.node.machine), Definition::clone(definition), self.uid());
+        let born =
+            tokio::task::spawn_blocking(move || birth::birth(&machine, &wanted, uid, configured)).await;
+        let born = born.unwrap_or_else(|_| {
+            Err(KernelError::new("make a capsule", &self.slice.name, std::io::Error::other("it panicked")))
+        });
         match born.and_then(|capsule| self.take(capsule)) {
             Ok(()) => {
                 if let Some(up) = &mut self.up {
@@ -210,7 +226,11 @@ impl Task {
                 self.slice.set(SliceState::Running, None);
                 self.slice.settle();
                 let pid = self.slice.pid.get().unwrap_or(0);
-                self.tell("capsule-started", Severity::Info, format!("UID {}, capsule-init is PID {pid}", self.uid()));
+                self.tell(
+                    "capsule-started",
+                    Severity::Info,
+                    format!("UID {}, capsule-init is PID {pid}", self.uid()),
+                );
             }
             Err(error) => {
                 // Whatever half of it there is goes: what cannot be enforced does not run.
@@ -225,7 +245,8 @@ impl Task {
     }
 
     fn take(&mut self, capsule: Capsule) -> Result<(), KernelError> {
-        let failed = |error: std::io::Error| KernelError::new("watch the capsule of", &self.slice.name, error);
+        let failed =
+            |error: std::io::Error| KernelError::new("watch the capsule of", &self.slice.name, error);
         let watch = |fd| watched(fd, Interest::READABLE).map_err(failed);
         let link = Rc::new(Link::new(capsule.link).map_err(failed)?);
         let up = Up {
@@ -292,7 +313,9 @@ impl Task {
         if let Some(up) = &mut self.up {
             up.frozen = frozen;
         }
-        self.slice.since.set(readback::started_at(pid).and_then(|seconds| Timestamp::from_second(seconds).ok()));
+        self.slice
+            .since
+            .set(readback::started_at(pid).and_then(|seconds| Timestamp::from_second(seconds).ok()));
         self.slice.set(if frozen { SliceState::Frozen } else { SliceState::Running }, None);
         self.tell("capsule-adopted", Severity::Info, format!("capsule-init is PID {pid}"));
     }
@@ -311,7 +334,11 @@ impl Task {
             Err(reason) => return self.failed("change-failed", &reason, self.slice.state.get()),
         };
         if said.birthmark != mark {
-            self.tell("restart-needed", Severity::Notice, "view or seccomp profile changed: stop, then start");
+            self.tell(
+                "restart-needed",
+                Severity::Notice,
+                "view or seccomp profile changed: stop, then start",
+            );
             self.stop("its definition changed").await;
             self.hold = None;
             return self.start(definition).await;
@@ -321,7 +348,11 @@ impl Task {
         // Lowering memory makes the kernel reclaim first, which can take its time.
         let set = tokio::task::spawn_blocking(move || match machine.tree.capsule_cgroup(&slice)? {
             Some(cgroup) => {
-                if cgroup.verify(&limits)?.iter().any(|row| !row.ok) { cgroup.set(&limits).map(|()| true) } else { Ok(false) }
+                if cgroup.verify(&limits)?.iter().any(|row| !row.ok) {
+                    cgroup.set(&limits).map(|()| true)
+                } else {
+                    Ok(false)
+                }
             }
             None => Ok(false),
         })
@@ -335,9 +366,23 @@ impl Task {
         self.send(&ToInit::Times(wishes::times(definition)));
         self.send(&ToInit::Resources { text });
         if changed {
-            self.tell("limits-changed", Severity::Info, format!("cpu weight {}, max {}; memory max {}; tasks max {}", definition.cpu.weight, definition.cpu.max.map_or_else(|| "none".to_owned(), |max| max.to_string()), definition.memory.max, definition.tasks.max));
+            self.tell(
+                "limits-changed",
+                Severity::Info,
+                format!(
+                    "cpu weight {}, max {}; memory max {}; tasks max {}",
+                    definition.cpu.weight,
+                    definition.cpu.max.map_or_else(|| "none".to_owned(), |max| max.to_string()),
+                    definition.memory.max,
+                    definition.tasks.max
+                ),
+            );
         }
-        let state = if self.up.as_ref().is_some_and(|up| up.frozen) { SliceState::Frozen } else { SliceState::Running };
+        let state = if self.up.as_ref().is_some_and(|up| up.frozen) {
+            SliceState::Frozen
+        } else {
+            SliceState::Running
+        };
         if let Some(up) = &mut self.up {
             up.applied = Some(Rc::clone(definition));
         }
@@ -390,8 +435,12 @@ impl Task {
         }
         let grace: Duration = self.slice.definition.borrow().control.stop_grace.into();
         let deadline = Instant::now() + grace;
-        let present = self.slice.said.borrow().as_ref().is_some_and(|said| said.present.contains(&Hook::Stop));
-        if present && !grace.is_zero() && let Some(id) = self.run_hook(Hook::Stop, grace) {
+        let present =
+            self.slice.said.borrow().as_ref().is_some_and(|said| said.present.contains(&Hook::Stop));
+        if present
+            && !grace.is_zero()
+            && let Some(id) = self.run_hook(Hook::Stop, grace)
+        {
             // An elapsed grace is no error: the kill follows either way.
             timeout_at(deadline, self.stopped(id)).await.ok();
         }
@@ -408,7 +457,11 @@ impl Task {
             {
                 let said = self.slice.said.borrow();
                 let done = said.as_ref().is_some_and(|said| {
-                    said.idle && said.hooks.get(&Hook::Stop).is_some_and(|stop| stop.run_id == id && stop.outcome.is_some())
+                    said.idle
+                        && said
+                            .hooks
+                            .get(&Hook::Stop)
+                            .is_some_and(|stop| stop.run_id == id && stop.outcome.is_some())
                 });
                 if done {
                     return;
@@ -451,7 +504,9 @@ impl Task {
     }
 
     async fn try_remove(&mut self) -> Result<(), String> {
-        if let Some(row) = &mut self.row && !row.removing {
+        if let Some(row) = &mut self.row
+            && !row.removing
+        {
             self.node.ledger.set_removing(row.name.clone()).await.map_err(|error| error.to_string())?;
             row.removing = true;
         }
@@ -530,11 +585,21 @@ impl Task {
     }
 
     async fn died(&mut self) {
-        let usage = self.node.machine.tree.capsule_cgroup(&self.slice.name).ok().flatten().map(|cgroup| cgroup.usage());
+        let usage = self
+            .node
+            .machine
+            .tree
+            .capsule_cgroup(&self.slice.name)
+            .ok()
+            .flatten()
+            .map(|cgroup| cgroup.usage());
         let oom = usage.is_some_and(|usage| usage.oom_kills > 0);
         let lasted = self.up.as_ref().is_some_and(|up| up.since.elapsed() > STEADY);
         let why = if oom {
-            format!("out of memory: it needed more than its limit of {}, and was killed as a whole", self.slice.definition.borrow().memory.max)
+            format!(
+                "out of memory: it needed more than its limit of {}, and was killed as a whole",
+                self.slice.definition.borrow().memory.max
+            )
         } else {
             "every process was killed from outside plabd".to_owned()
         };
@@ -551,7 +616,10 @@ impl Task {
         } else {
             // The specification imposes no restart policy (4.7); `plab restart` or a new definition starts it.
             self.hold = Some(Hold::Indefinitely);
-            self.slice.set(SliceState::Failed, Some(format!("{why}; `plab restart {}` starts it", self.slice.name)));
+            self.slice.set(
+                SliceState::Failed,
+                Some(format!("{why}; `plab restart {}` starts it", self.slice.name)),
+            );
             self.slice.settle();
         }
     }
@@ -580,7 +648,10 @@ impl Task {
             .is_some_and(|configure| configure.outcome.as_ref().is_some_and(HookOutcome::is_success));
         let status = state.present.contains(&Hook::Status);
         *self.slice.said.borrow_mut() = Some(state);
-        if configured && let Some(row) = &mut self.row && !row.configured {
+        if configured
+            && let Some(row) = &mut self.row
+            && !row.configured
+        {
             match self.node.ledger.set_configured(row.name.clone()).await {
                 Ok(()) => row.configured = true,
                 Err(error) => self.tell("ledger-failed", Severity::Error, error.to_string()),
@@ -632,7 +703,12 @@ impl Task {
             Command::Restart(answer) => {
                 let desired = self.desired.borrow().clone();
                 let Desired::Run(definition) = desired else {
-                    answer.send(Err(refused(ErrorCode::WrongState, "it is not to run: the node is drained or the slice is going"))).ok();
+                    answer
+                        .send(Err(refused(
+                            ErrorCode::WrongState,
+                            "it is not to run: the node is drained or the slice is going",
+                        )))
+                        .ok();
                     return;
                 };
                 if expired(&definition) {
@@ -644,10 +720,15 @@ impl Task {
                 self.failures = 0;
                 self.start(&definition).await;
                 let detail = self.slice.detail.borrow().clone();
-                answer.send(match self.slice.state.get() {
-                    SliceState::Running => Ok(format!("{} runs", self.slice.name)),
-                    _ => Err(refused(ErrorCode::Failed, detail.unwrap_or_else(|| "it did not start".into()))),
-                }).ok();
+                answer
+                    .send(match self.slice.state.get() {
+                        SliceState::Running => Ok(format!("{} runs", self.slice.name)),
+                        _ => Err(refused(
+                            ErrorCode::Failed,
+                            detail.unwrap_or_else(|| "it did not start".into()),
+                        )),
+                    })
+                    .ok();
             }
             Command::Freeze(answer) => self.freeze(true, answer).await,
             Command::Thaw(answer) => self.freeze(false, answer).await,
@@ -663,17 +744,24 @@ impl Task {
         let word = if frozen { "frozen" } else { "thawed" };
         if done.is_ok() {
             self.slice.set(if frozen { SliceState::Frozen } else { SliceState::Running }, None);
-            self.tell(if frozen { "capsule-frozen" } else { "capsule-thawed" }, Severity::Notice, "asked for");
+            self.tell(
+                if frozen { "capsule-frozen" } else { "capsule-thawed" },
+                Severity::Notice,
+                "asked for",
+            );
         }
         answer.send(done.map(|()| format!("{} is {word}", self.slice.name))).ok();
     }
 
     async fn set_frozen(&mut self, frozen: bool) -> Result<(), KernelError> {
         let name = &self.slice.name;
-        let gone = || KernelError::new("find the cgroup of", name, std::io::Error::from(std::io::ErrorKind::NotFound));
+        let gone = || {
+            KernelError::new("find the cgroup of", name, std::io::Error::from(std::io::ErrorKind::NotFound))
+        };
         let cgroup = self.node.machine.tree.capsule_cgroup(name)?.ok_or_else(gone)?;
         let events = self.node.machine.tree.events_file(name)?.ok_or_else(gone)?;
-        let events = watched(events, Interest::PRIORITY).map_err(|error| KernelError::new("watch the cgroup of", name, error))?;
+        let events = watched(events, Interest::PRIORITY)
+            .map_err(|error| KernelError::new("watch the cgroup of", name, error))?;
         cgroup.freeze(frozen)?;
         let deadline = Instant::now() + FREEZE_TIMEOUT;
         while cgroup.frozen()?.1 != frozen {

@@ -42,7 +42,10 @@ pub fn rows(
     let abi = machine.offered.landlock_abi.min(NEWEST_KNOWN);
     // The kernel shows neither a ruleset nor a filter's content from outside: what capsule-init was born with, and
     // confirmed before any code of the slice's ran, stands for them.
-    let born = state.map_or_else(|| "not known: capsule-init has not answered".to_owned(), |state| state.birthmark.clone());
+    let born = state.map_or_else(
+        || "not known: capsule-init has not answered".to_owned(),
+        |state| state.birthmark.clone(),
+    );
     rows.push(VerifyRow {
         layer: "landlock".into(),
         what: "abi".into(),
@@ -62,7 +65,11 @@ pub fn rows(
     Ok(rows)
 }
 
-fn cgroup_rows(cgroup: &CapsuleCgroup, machine: &Machine, definition: &Definition) -> Result<Vec<VerifyRow>, KernelError> {
+fn cgroup_rows(
+    cgroup: &CapsuleCgroup,
+    machine: &Machine,
+    definition: &Definition,
+) -> Result<Vec<VerifyRow>, KernelError> {
     let limits = wishes::limits(definition, &machine.offered);
     let mut rows: Vec<VerifyRow> = cgroup
         .verify(&limits)?

@@ -76,7 +76,10 @@ pub fn check(caller: &Caller, request: &Request) -> Result<(), ErrorReply> {
         | Request::Events { .. }
         | Request::Usage
         | Request::Drain => {
-            return Err(refused(ErrorCode::Denied, "only root may ask this; a slice may use exec, shell, status, restart on itself"));
+            return Err(refused(
+                ErrorCode::Denied,
+                "only root may ask this; a slice may use exec, shell, status, restart on itself",
+            ));
         }
     };
     if asked == own {

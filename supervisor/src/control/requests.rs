@@ -43,7 +43,13 @@ pub fn describe(request: &Request) -> String {
 }
 
 /// Does what was asked; the caller may ask it.
-pub async fn serve(node: &Rc<Node>, caller: &Caller, request: Request, fds: Vec<OwnedFd>, connection: &mut Connection) {
+pub async fn serve(
+    node: &Rc<Node>,
+    caller: &Caller,
+    request: Request,
+    fds: Vec<OwnedFd>,
+    connection: &mut Connection,
+) {
     let reply = match request {
         Request::Status { slice, verify } => self::status(node, caller, slice.as_deref(), verify),
         Request::Usage => Ok(Reply::Usage { at_micros: monotonic_micros(), capsules: status::usage(node) }),
@@ -56,7 +62,9 @@ pub async fn serve(node: &Rc<Node>, caller: &Caller, request: Request, fds: Vec<
         Request::Drain => {
             status::audit(node, None, caller, "drain");
             node.drain().await;
-            Ok(Reply::Done { message: "every capsule is stopped, and stays so until plabd starts anew".into() })
+            Ok(Reply::Done {
+                message: "every capsule is stopped, and stays so until plabd starts anew".into(),
+            })
         }
         Request::Events { since, slice, follow } => {
             events(node, since, slice, follow, connection).await;
@@ -72,8 +80,16 @@ type Outcome = Result<Reply, ErrorReply>;
 fn find(node: &Node, caller: &Caller, slice: &str) -> Result<Handle, ErrorReply> {
     let handle = node.slices.borrow().get(slice).cloned();
     handle.filter(|_| caller.may_see(slice)).ok_or_else(|| {
-        let near = node.slices.borrow().keys().filter(|name| caller.may_see(name)).find(|name| name.starts_with(slice) || slice.starts_with(name.as_str())).cloned();
-        let hint = near.map(|name| format!("; did you mean {name}?")).unwrap_or_else(|| "; `plab status` lists them".into());
+        let near = node
+            .slices
+            .borrow()
+            .keys()
+            .filter(|name| caller.may_see(name))
+            .find(|name| name.starts_with(slice) || slice.starts_with(name.as_str()))
+            .cloned();
+        let hint = near
+            .map(|name| format!("; did you mean {name}?"))
+            .unwrap_or_else(|| "; `plab status` lists them".into());
         refused(ErrorCode::NoSuchSlice, format!("no slice {slice:?} on this node{hint}"))
     })
 }
@@ -90,14 +106,20 @@ fn exec(node: &Node, caller: &Caller, exec: Exec, fds: &[OwnedFd]) -> Outcome {
     let handle = find(node, caller, &exec.slice)?;
     let due = if exec.tty.is_some() { 1 } else { 4 };
     if fds.len() != due {
-        return Err(refused(ErrorCode::Malformed, format!("exec takes {due} descriptors; {} came", fds.len())));
+        return Err(refused(
+            ErrorCode::Malformed,
+            format!("exec takes {due} descriptors; {} came", fds.len()),
+        ));
     }
     let slice = &handle.slice;
     let state = slice.state.get();
     let link = slice.link.borrow().clone();
     // Frozen, its capsule-init is, too: the message would wait and the client with it.
     let link = link.filter(|_| state == SliceState::Running).ok_or_else(|| {
-        let state = serde_json::to_value(state).ok().and_then(|state| state.as_str().map(str::to_owned)).unwrap_or_default();
+        let state = serde_json::to_value(state)
+            .ok()
+            .and_then(|state| state.as_str().map(str::to_owned))
+            .unwrap_or_default();
         let detail = slice.detail.borrow().as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
         refused(ErrorCode::WrongState, format!("{} is {state}{detail}", exec.slice))
     })?;
@@ -105,12 +127,21 @@ fn exec(node: &Node, caller: &Caller, exec: Exec, fds: &[OwnedFd]) -> Outcome {
     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     let message = ToInit::Exec(message::Exec { argv: exec.argv, env: exec.env, tty: exec.tty });
     link.send(&message, &borrowed).map_err(|error| {
-        refused(ErrorCode::Failed, format!("could not hand the command to capsule-init of {}: {error}", exec.slice))
+        refused(
+            ErrorCode::Failed,
+            format!("could not hand the command to capsule-init of {}: {error}", exec.slice),
+        )
     })?;
     Ok(Reply::Started)
 }
 
-async fn command(node: &Node, caller: &Caller, slice: &str, word: &str, make: impl FnOnce(Answer) -> Command) -> Outcome {
+async fn command(
+    node: &Node,
+    caller: &Caller,
+    slice: &str,
+    word: &str,
+    make: impl FnOnce(Answer) -> Command,
+) -> Outcome {
     let handle = find(node, caller, slice)?;
     status::audit(node, Some(slice), caller, word);
     let (answer, answered) = oneshot::channel();
@@ -136,20 +167,36 @@ async fn apply(node: &Rc<Node>, caller: &Caller, text: &str, origin: &str) -> Ou
     }
     status::audit(node, Some(name.as_str()), caller, &format!("apply {origin}"));
     // A slice that is defined in a file of another name stays there.
-    let file = node.set.borrow().source(&name).map_or_else(|| node.machine.paths.slices.join(format!("{name}.toml")), Path::to_owned);
-    store(&file, text).map_err(|error| refused(ErrorCode::Failed, format!("could not write {}: {error}", file.display())))?;
+    let file = node
+        .set
+        .borrow()
+        .source(&name)
+        .map_or_else(|| node.machine.paths.slices.join(format!("{name}.toml")), Path::to_owned);
+    store(&file, text).map_err(|error| {
+        refused(ErrorCode::Failed, format!("could not write {}: {error}", file.display()))
+    })?;
     node.file_read(&file, Definition::load(&file, &node.machine.node));
     let handle = find(node, &Caller::Root, name.as_str())?;
     let settled = timeout(EFFECT_TIMEOUT, effect(&handle, &definition)).await.map_err(|_| {
-        refused(ErrorCode::Failed, format!("{name} was stored in {} and is not in effect yet; see `plab status {name}`", file.display()))
+        refused(
+            ErrorCode::Failed,
+            format!(
+                "{name} was stored in {} and is not in effect yet; see `plab status {name}`",
+                file.display()
+            ),
+        )
     })?;
     let Some(settled) = settled else {
         return Err(refused(ErrorCode::Failed, format!("{name} was removed meanwhile")));
     };
     let detail = settled.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
     match settled.state {
-        SliceState::Failed => Err(refused(ErrorCode::Failed, format!("{name} was accepted and does not run{detail}"))),
-        SliceState::Expired => Ok(Reply::Done { message: format!("{name} was accepted; it does not run{detail}") }),
+        SliceState::Failed => {
+            Err(refused(ErrorCode::Failed, format!("{name} was accepted and does not run{detail}")))
+        }
+        SliceState::Expired => {
+            Ok(Reply::Done { message: format!("{name} was accepted; it does not run{detail}") })
+        }
         _ => Ok(Reply::Done { message: format!("{name} is in effect{detail}") }),
     }
 }
@@ -186,7 +233,10 @@ async fn remove(node: &Rc<Node>, caller: &Caller, slice: &str) -> Outcome {
     if let Some(file) = file {
         match std::fs::remove_file(&file) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(refused(ErrorCode::Failed, format!("could not delete {}: {error}", file.display())));
+                return Err(refused(
+                    ErrorCode::Failed,
+                    format!("could not delete {}: {error}", file.display()),
+                ));
             }
             _ => {}
         }

@@ -78,14 +78,18 @@ async fn handle(node: &Rc<Node>, stream: UnixStream, uid: u32) {
     let (envelope, fds) = match timeout(REQUEST_TIMEOUT, connection.request()).await {
         Ok(Ok(request)) => request,
         Ok(Err(error)) => {
-            let reply = Reply::Error(refused(ErrorCode::Malformed, format!("request not understood: {error}")));
+            let reply =
+                Reply::Error(refused(ErrorCode::Malformed, format!("request not understood: {error}")));
             connection.send(&reply).await.ok();
             return;
         }
         Err(_) => return,
     };
     if envelope.v != VERSION {
-        let message = format!("this plabd speaks version {VERSION}, the request {}; use the plab of the same release", envelope.v);
+        let message = format!(
+            "this plabd speaks version {VERSION}, the request {}; use the plab of the same release",
+            envelope.v
+        );
         connection.send(&Reply::Error(refused(ErrorCode::Version, message))).await.ok();
         return;
     }
@@ -115,7 +119,10 @@ impl Connection {
         let mut fds = Vec::new();
         let mut piece = vec![0; PIECE];
         loop {
-            let (n, more) = self.stream.async_io(Interest::READABLE, || channel::receive(&self.stream, &mut piece)).await?;
+            let (n, more) = self
+                .stream
+                .async_io(Interest::READABLE, || channel::receive(&self.stream, &mut piece))
+                .await?;
             if n == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }

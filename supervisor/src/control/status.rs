@@ -22,7 +22,9 @@ pub fn node(node: &Rc<Node>, caller: &Caller, one: Option<&str>, verify: bool) -
         .filter(|handle| caller.may_see(&handle.slice.name) && one.is_none_or(|one| one == handle.slice.name))
         .cloned()
         .collect();
-    let missing = admission::missing(&node.machine.offered).into_iter().filter(|feature| node.machine.node.may_lack(*feature));
+    let missing = admission::missing(&node.machine.offered)
+        .into_iter()
+        .filter(|feature| node.machine.node.may_lack(*feature));
     let mut degraded: Vec<String> = missing.map(|feature| feature.name().to_owned()).collect();
     if !crate::audit::reachable(node.machine.node.audit.syslog.as_path()) {
         degraded.push(plab_config::Feature::Audit.name().to_owned());
@@ -55,22 +57,25 @@ fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
     let outcome = |hook: Hook| said.as_ref()?.hooks.get(&hook)?.outcome.as_ref();
     let verify = match slice.pid.get() {
         Some(pid) if with_verify => {
-            verify::rows(&node.machine, &definition, slice.uid.get(), pid, said.as_ref()).unwrap_or_else(|error| {
-                // What cannot be read back is not in force as far as anyone knows.
-                vec![plab_protocol::control::VerifyRow {
-                    layer: "all".into(),
-                    what: "read back".into(),
-                    asked: "possible".into(),
-                    in_force: error.to_string(),
-                    ok: false,
-                    source: "plabd".into(),
-                }]
-            })
+            verify::rows(&node.machine, &definition, slice.uid.get(), pid, said.as_ref()).unwrap_or_else(
+                |error| {
+                    // What cannot be read back is not in force as far as anyone knows.
+                    vec![plab_protocol::control::VerifyRow {
+                        layer: "all".into(),
+                        what: "read back".into(),
+                        asked: "possible".into(),
+                        in_force: error.to_string(),
+                        ok: false,
+                        source: "plabd".into(),
+                    }]
+                },
+            )
         }
         _ => Vec::new(),
     };
     let file = &definition.origin.file;
-    let mut pending: Vec<String> = node.set.borrow().errors_of(file).iter().map(ToString::to_string).collect();
+    let mut pending: Vec<String> =
+        node.set.borrow().errors_of(file).iter().map(ToString::to_string).collect();
     pending.extend(node.refused.borrow().get(file).into_iter().flatten().cloned());
     let mut detail = slice.detail.borrow().clone();
     if detail.is_none()
@@ -84,7 +89,9 @@ fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
         state: slice.state.get(),
         detail,
         status_line: said.as_ref().and_then(|said| said.status_line.clone()).map(bounded),
-        status_ok: outcome(Hook::Status).filter(|outcome| **outcome != HookOutcome::Skipped).map(HookOutcome::is_success),
+        status_ok: outcome(Hook::Status)
+            .filter(|outcome| **outcome != HookOutcome::Skipped)
+            .map(HookOutcome::is_success),
         hooks: said
             .iter()
             .flat_map(|said| &said.hooks)
@@ -113,7 +120,14 @@ pub fn usage(node: &Rc<Node>) -> Vec<Usage> {
         .map(|handle| {
             let slice = &handle.slice;
             let definition = slice.definition.borrow();
-            let now = node.machine.tree.capsule_cgroup(&slice.name).ok().flatten().map(|cgroup| cgroup.usage()).unwrap_or_default();
+            let now = node
+                .machine
+                .tree
+                .capsule_cgroup(&slice.name)
+                .ok()
+                .flatten()
+                .map(|cgroup| cgroup.usage())
+                .unwrap_or_default();
             Usage {
                 name: slice.name.clone(),
                 state: slice.state.get(),

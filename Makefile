@@ -1,0 +1,84 @@
+# The one entry point. `make` alone lists what there is.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# Where the scripts and the host tests find plabd, plab and capsule-init.
+export PLAB_BIN_DIR ?= $(TARGET_DIR)/release
+# plabd takes this for "I am a systemd service with a cgroup of its own", which make's caller may be and it is not.
+unexport INVOCATION_ID
+
+# Further arguments: `make test-host TEST_ARGS='-- --nocapture hooks'`, `make bench BENCH_ARGS=--quick`.
+TEST_ARGS ?=
+BENCH_ARGS ?=
+
+as_root = @[ "$$(id -u)" = 0 ] || { \
+    printf 'make %s: capsules are made as root; run: sudo env "PATH=$$PATH" make %s\n' $@ $@ >&2; exit 1; }
+
+.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host lint bench man clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: ## Build, then show each promise being kept on real services (root; about a minute)
+	$(as_root)
+	@$(MAKE) --no-print-directory deps-demo build
+	@scripts/demo
+
+run: ## Keep a node with the example slices in the foreground until Ctrl-C (root)
+	$(as_root)
+	@$(MAKE) --no-print-directory deps-demo build
+	@scripts/run
+
+test: ## Set up and run everything: deps, lint, build, unit tests, lane check, host tests (root)
+	$(as_root)
+	@scripts/test
+
+deps: ## Install the Debian packages that the tests and the benchmark need (root)
+	@scripts/install-deps test
+
+deps-demo: ## Install the few that building and the demo need (root)
+	@scripts/install-deps demo
+
+# In this order: the second command makes capsule-init static, and a later `cargo build` of the first two
+# leaves it so. It is static because it runs inside capsules, whose libraries are not its concern.
+build: ## Build plabd, plab and the static capsule-init
+	$(CARGO) build --release -p plab-supervisor -p plab-cli
+	$(CARGO) rustc --release -p plab-sandbox --bin capsule-init -- \
+	    -C target-feature=+crt-static -C relocation-model=static
+
+test-unit: ## Unit and integration tests that need neither root nor a lane
+	$(CARGO) test --workspace --exclude plab-tests $(TEST_ARGS)
+
+test-lane: ## Check that this machine has what tests/lanes/$PLAB_LANE.toml pins (host)
+	$(as_root)
+	$(CARGO) test -p plab-tests --test lane $(TEST_ARGS)
+
+test-host: ## Tests of the whole node, with real capsules on this machine (root, after make build)
+	$(as_root)
+	$(CARGO) test -p plab-tests $(TEST_ARGS)
+
+lint: ## Formatting, clippy and shellcheck; warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@scripts/lint-shell
+
+bench: ## Measure against bwrap and crun, side by side: a table and a JSON file (root)
+	$(as_root)
+	@$(MAKE) --no-print-directory deps build
+	$(CARGO) run --release -p plab-tests --bin bench -- $(BENCH_ARGS)
+
+man: ## Write man pages to out/man and shell completions to out/completions
+	$(CARGO) build --release -p plab-cli
+	@mkdir -p out/man out/completions
+	$(PLAB_BIN_DIR)/plab man out/man
+	@set -e; for shell in bash zsh fish; do \
+	    $(PLAB_BIN_DIR)/plab completions $$shell > out/completions/plab.$$shell; \
+	    echo "out/completions/plab.$$shell"; \
+	done
+
+clean: ## Remove everything that was built
+	$(CARGO) clean
+	rm -rf out

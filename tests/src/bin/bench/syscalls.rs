@@ -1,0 +1,197 @@
+//! What the sandbox costs a system call: one program, on one CPU, inside a capsule and outside, by turns.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use serde::{Deserialize, Serialize};
+
+use crate::capsule_exec::Commander;
+use crate::contenders::Contenders;
+use crate::nodes::Node;
+use crate::progress::Progress;
+use crate::report::Report;
+use crate::stats::{Samples, as_f64};
+use crate::{Failure, Wishes};
+
+/// The mode in which this program is the actor, in a capsule or outside.
+pub const ACTOR: &str = "syscalls";
+
+/// Percent that the sandbox may add to getppid and read.
+const ADDED: f64 = 5.0;
+
+/// The file that is opened: at the same place inside and outside, on every Debian system.
+const FILE: &str = "/usr/lib/os-release";
+
+/// Runs of one call in a row, timed together; and how many such rows a run has.
+const CALLS: u32 = 5_000;
+const ROWS: u32 = 60;
+
+/// Nanoseconds a call.
+#[derive(Debug, Serialize, Deserialize)]
+struct Costs {
+    pinned: bool,
+    getppid: f64,
+    read: f64,
+    open_read_close: f64,
+    stat: f64,
+}
+
+/// The actor: prints what each call costs here.
+pub fn act(mut args: impl Iterator<Item = String>) -> ExitCode {
+    let file = args.next().unwrap_or_else(|| FILE.to_owned());
+    let calls = args.next().and_then(|calls| calls.parse().ok()).unwrap_or(CALLS);
+    match costs(&file, calls).and_then(|costs| Ok(serde_json::to_string(&costs)?)) {
+        Ok(line) => {
+            println!("{line}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{ACTOR}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn costs(file: &str, calls: u32) -> Result<Costs, Failure> {
+    let pinned = pin_to_last_cpu();
+    let path = CString::new(file)?;
+    let opened = File::open(file)?;
+    let mut buffer = [0_u8; 4096];
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: getppid has no preconditions.
+    let getppid = cost(calls, || unsafe { libc::syscall(libc::SYS_getppid) } > 0)?;
+    // SAFETY: the buffer is ours and as long as is said.
+    let read = cost(calls, || unsafe { libc::pread(opened.as_raw_fd(), buffer.as_mut_ptr().cast(), 64, 0) } == 64)?;
+    // SAFETY: the path is a C string, the structure ours.
+    let stat = cost(calls, || unsafe { libc::stat(path.as_ptr(), stat.as_mut_ptr()) } == 0)?;
+    let open_read_close = cost(calls / 2, || {
+        // SAFETY: the path is a C string.
+        let fd = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+        // SAFETY: the buffer is ours and as long as is said; a descriptor that is none is an error.
+        let read = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
+        // SAFETY: the descriptor was opened above and is nobody else's.
+        read > 0 && unsafe { libc::close(fd) } == 0
+    })?;
+    Ok(Costs { pinned, getppid, read, open_read_close, stat })
+}
+
+/// The median row: one that was interrupted does not count.
+fn cost(calls: u32, mut call: impl FnMut() -> bool) -> Result<f64, Failure> {
+    let mut rows = Samples::default();
+    for _ in 0..ROWS {
+        let begun = Instant::now();
+        let mut good = true;
+        for _ in 0..calls {
+            good &= call();
+        }
+        let took = begun.elapsed();
+        if !good {
+            return Err(std::io::Error::last_os_error().into());
+        }
+        rows.push(took.as_secs_f64() * 1e9 / f64::from(calls));
+    }
+    Ok(rows.median())
+}
+
+fn pin_to_last_cpu() -> bool {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(std::thread::available_parallelism().map_or(0, |cpus| cpus.get() - 1));
+    rustix::thread::sched_setaffinity(None, &set).is_ok()
+}
+
+/// Measures and reports.
+pub fn measure(
+    wishes: &Wishes,
+    _: &Contenders,
+    progress: &Progress,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    progress.step("system calls inside and outside: starting a node");
+    let node = Node::start("syscalls")?;
+    let measured = compare(&node, wishes, progress, report);
+    node.finish();
+    measured
+}
+
+fn compare(node: &Node, wishes: &Wishes, progress: &Progress, report: &mut Report) -> Result<(), Failure> {
+    node.test.define("bench_calls", "");
+    let mut inside = Inside { commander: Commander::new(node, "bench_calls")? };
+    inside.install()?;
+    let outside = node.test.root().join("actor");
+    std::fs::copy("/proc/self/exe", &outside)?;
+    std::fs::set_permissions(&outside, std::fs::Permissions::from_mode(0o755))?;
+    let calls = wishes.count(5_000, 500).to_string();
+    let words = [ACTOR, FILE, &calls];
+    let rounds = wishes.count(16, 4);
+    let mut pairs = Vec::with_capacity(rounds);
+    for round in 0..rounds {
+        progress.at("system calls inside and outside, by turns", round, rounds);
+        let run_outside = || -> Result<Costs, Failure> {
+            let output = Command::new(&outside).args(words).stderr(Stdio::inherit()).output()?;
+            Ok(serde_json::from_slice(&output.stdout)?)
+        };
+        // Neither always comes after the other.
+        pairs.push(if round.is_multiple_of(2) {
+            let first = inside.run(&words)?;
+            (first, run_outside()?)
+        } else {
+            let first = run_outside()?;
+            (inside.run(&words)?, first)
+        });
+    }
+    let calls: [(&str, fn(&Costs) -> f64, bool); 4] = [
+        ("getppid", |costs| costs.getppid, true),
+        ("read", |costs| costs.read, true),
+        ("open, read, close", |costs| costs.open_read_close, false),
+        ("stat", |costs| costs.stat, false),
+    ];
+    for (what, of, judged) in calls {
+        let within: Samples = pairs.iter().map(|(inside, _)| of(inside)).collect();
+        let without: Samples = pairs.iter().map(|(_, outside)| of(outside)).collect();
+        // Round by round: a machine that slows down for a while slows both of a pair.
+        let added: Samples = pairs.iter().map(|(inside, outside)| (of(inside) / of(outside) - 1.0) * 100.0).collect();
+        let row = report.row(&format!("{what} in a capsule")).ours(format!("{:.0} ns", within.median()))
+            .peer(format!("outside {:.0} ns", without.median())).percent(added.median());
+        if judged { row.at_most("5 %".to_owned(), (added.median() / ADDED).max(0.0)).add() } else { row.add() }
+        let key = what.replace(", ", "_");
+        report.samples(&format!("syscall_{key}_inside_ns"), &within);
+        report.samples(&format!("syscall_{key}_outside_ns"), &without);
+        report.samples(&format!("syscall_{key}_added_percent"), &added);
+    }
+    let pinned = pairs.iter().filter(|(inside, outside)| inside.pinned && outside.pinned).count();
+    report.value("syscall_rounds_pinned_share", as_f64(pinned) / as_f64(pairs.len()));
+    Ok(())
+}
+
+/// The actor in a capsule.
+struct Inside {
+    commander: Commander,
+}
+
+impl Inside {
+    /// Puts this program into the slice's home, as its owner would.
+    fn install(&mut self) -> Result<(), Failure> {
+        let program: OwnedFd = File::open("/proc/self/exe")?.into();
+        let script = "cat > actor && chmod 755 actor";
+        let session = self.commander.start(&["/bin/sh", "-c", script], [Some(&program), None])?;
+        self.commander.wait(&session)
+    }
+
+    fn run(&mut self, words: &[&str]) -> Result<Costs, Failure> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let argv: Vec<&str> = ["./actor"].into_iter().chain(words.iter().copied()).collect();
+        let session = self.commander.start(&argv, [None, Some(&write)])?;
+        // Else the end of the output would never be seen.
+        drop(write);
+        let mut text = String::new();
+        File::from(read).read_to_string(&mut text)?;
+        self.commander.wait(&session)?;
+        Ok(serde_json::from_str(&text)?)
+    }
+}

@@ -1,0 +1,29 @@
+//! Waiting for something to come true, with a bound: timings decide no test, only that it never came.
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take before it is taken for never.
+const NEVER: Duration = Duration::from_secs(12);
+
+/// Looks every few milliseconds until `what` gives a value; panics with `why` after a minute.
+///
+/// # Panics
+/// It did not come true.
+pub fn eventually<T>(why: &str, what: impl FnMut() -> Option<T>) -> T {
+    eventually_or(what, || why.to_owned())
+}
+
+/// As [`eventually`], for a reason that is only known at the end.
+///
+/// # Panics
+/// It did not come true.
+pub fn eventually_or<T>(mut what: impl FnMut() -> Option<T>, why: impl FnOnce() -> String) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = what() {
+            return value;
+        }
+        assert!(begun.elapsed() < NEVER, "never came true: {}", why());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
