@@ -16,6 +16,7 @@ if [[ -t 1 ]]; then TTY=true; else TTY=false; fi
 if $TTY && [[ -z ${NO_COLOR-} && ${TERM-dumb} != dumb ]]; then
     GREEN=$'\e[32m' RED=$'\e[1;31m' BOLD=$'\e[1m' DIM=$'\e[2m' PLAIN=$'\e[0m'
 else
+    # shellcheck disable=SC2034
     GREEN='' RED='' BOLD='' DIM='' PLAIN=''
 fi
 
@@ -36,7 +37,7 @@ busy() {
 
 # wait_until SECONDS WHAT COMMAND…: repeats the command until it succeeds; fails when the time is up.
 wait_until() {
-    local what=$2 end=$((SECONDS + $1)) turn=0 marks='|/-\'
+    local what=$2 end=$((SECONDS + $1)) turn=0 marks='-=*='
     shift 2
     busy "$what"
     until "$@" >/dev/null 2>&1; do
@@ -129,7 +130,7 @@ install_example() {
     local slice=$1 example=$2 file
     shift 2
     for file in "$@"; do
-        plab exec "$slice" -- sh -c 'cat >"$1"' sh "${file%%=*}" <<<"${file#*=}"
+        plab exec "$slice" -- tee "${file%%=*}" <<<"${file#*=}" >/dev/null
     done
     # By name and not ".": tar would give the home directory itself the mode that it has in the repository.
     (cd "$REPO/control-scripts/examples/$example" && tar -c "$example" PlanetLab-control) |

@@ -14,7 +14,7 @@ pub fn for_terminal(text: &str, limit: usize) -> String {
             out.push('…');
             break;
         }
-        if c.is_control() || is_format_control(c) {
+        if !is_harmless(c) {
             // Writing to a String cannot fail.
             let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
         } else {
@@ -24,9 +24,14 @@ pub fn for_terminal(text: &str, limit: usize) -> String {
     out
 }
 
+/// Whether a terminal shows `c` and does nothing else with it.
+pub fn is_harmless(c: char) -> bool {
+    !c.is_control() && !is_format_control(c)
+}
+
 /// Characters that print nothing but change what is around them (Unicode UAX #9, and the zero-width ones).
 fn is_format_control(c: char) -> bool {
-    matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+    matches!(c, '\u{61c}' | '\u{180e}' | '\u{e0000}'..='\u{e007f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "kebab-case")]
 pub enum ToSession {
-    /// Send a signal to the command's foreground process group (terminal) or process group.
+    /// Send a signal to the command's process group. With a terminal, Ctrl-C and its like go through that instead,
+    /// to whatever is in its foreground.
     Signal {
         /// As numbered on this architecture; see signal(7).
         number: i32,
@@ -20,7 +21,8 @@ pub enum ToSession {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "kebab-case")]
 pub enum FromSession {
-    /// The command runs; with a terminal, the pseudo-terminal's master comes attached.
+    /// The command runs, in a terminal whose master comes attached. Not said of a command without one: its end is
+    /// all its client waits for.
     Running,
     /// It could not be started.
     Failed {

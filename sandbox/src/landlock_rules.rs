@@ -20,6 +20,9 @@ pub const NEWEST_KNOWN: i32 = 7;
 /// The first ABI that shuts a capsule off from abstract Unix sockets and signals of others.
 pub const SCOPES_SINCE: i32 = 6;
 
+/// The first ABI that restricts ioctls on devices.
+pub const IOCTL_SINCE: i32 = 5;
+
 /// The ABI of the running kernel; 0 if it has no Landlock or it is off. See landlock_create_ruleset(2).
 pub fn kernel_abi() -> i32 {
     const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
@@ -60,7 +63,7 @@ pub fn restrict(rules: &Rules<'_>) -> Result<(), KernelError> {
     if rules.abi >= 3 {
         device |= AccessFs::Truncate;
     }
-    if rules.abi >= 5 {
+    if rules.abi >= IOCTL_SINCE {
         device |= AccessFs::IoctlDev;
     }
     // A process writes to files of its own in /proc (oom_score_adj, comm); modes keep others' shut.

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupTree, ControllerVersion};
-use crate::landlock_rules::{NEWEST_KNOWN, SCOPES_SINCE, kernel_abi};
+use crate::landlock_rules::{IOCTL_SINCE, NEWEST_KNOWN, SCOPES_SINCE, kernel_abi};
 
 /// How a feature stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -144,6 +144,13 @@ pub fn report(tree_name: &str) -> Vec<ProbeRow> {
         if abi >= SCOPES_SINCE { ProbeState::Present } else { ProbeState::Degraded },
         format!("ABI {abi}, needed: {SCOPES_SINCE}"),
         (abi < SCOPES_SINCE).then_some("kernel 6.12 or newer"),
+    );
+    row(
+        "landlock.ioctl",
+        "no ioctl on devices beyond its own terminals",
+        if abi >= IOCTL_SINCE { ProbeState::Present } else { ProbeState::Degraded },
+        format!("ABI {abi}, needed: {IOCTL_SINCE}"),
+        (abi < IOCTL_SINCE).then_some("kernel 6.10 or newer"),
     );
     for (name, needed_for) in [
         ("mnt", "the view"),

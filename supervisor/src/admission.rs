@@ -1,11 +1,8 @@
 //! What this node can hold a definition to: the rest is refused, unless the node file's `degrade` names it.
 
 use plab_config::{Definition, Feature, NodeFile};
-use plab_sandbox::landlock_rules::SCOPES_SINCE;
+use plab_sandbox::landlock_rules::{IOCTL_SINCE, SCOPES_SINCE};
 use plab_sandbox::probe::Offered;
-
-/// The first Landlock ABI that restricts device ioctls.
-const IOCTL_SINCE: i32 = 5;
 
 /// Features that are missing on this machine, whether or not the node file allows that.
 pub fn missing(offered: &Offered) -> Vec<Feature> {

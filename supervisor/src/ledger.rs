@@ -13,8 +13,10 @@ use plab_protocol::control::{Event, Severity};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::oneshot;
 
-/// Events kept; older ones are deleted.
-const EVENTS_KEPT: u64 = 100_000;
+/// Events kept of each slice, and of the node itself; older ones are deleted. A number for each, so that a slice that
+/// makes many (it can: hooks that fail, commands) pushes out nobody's but its own.
+const KEPT_OF_SLICE: u32 = 1000;
+const KEPT_OF_NODE: u32 = 20_000;
 
 /// The version of the tables below.
 const SCHEMA: i64 = 1;
@@ -235,7 +237,7 @@ impl Ledger {
         .await
     }
 
-    /// Events after `since`, oldest first, at most `limit` of the newest.
+    /// The first `limit` events after `since`, oldest first.
     ///
     /// # Errors
     /// The ledger cannot be read.
@@ -245,18 +247,15 @@ impl Ledger {
         slice: Option<String>,
         limit: u32,
     ) -> Result<Vec<Event>, LedgerError> {
-        let mut events: Vec<Event> = self
-            .run(false, move |db| {
-                db.prepare_cached(
-                    "SELECT seq, time, slice, kind, severity, message FROM events
-                     WHERE seq > ?1 AND (?2 IS NULL OR slice = ?2) ORDER BY seq DESC LIMIT ?3",
-                )?
-                .query_map(params![since.cast_signed(), slice, limit], event_row)?
-                .collect()
-            })
-            .await?;
-        events.reverse();
-        Ok(events)
+        self.run(false, move |db| {
+            db.prepare_cached(
+                "SELECT seq, time, slice, kind, severity, message FROM events
+                     WHERE seq > ?1 AND (?2 IS NULL OR slice = ?2) ORDER BY seq LIMIT ?3",
+            )?
+            .query_map(params![since.cast_signed(), slice, limit], event_row)?
+            .collect()
+        })
+        .await
     }
 
     /// Writes an event with the next batch; nobody waits for it.
@@ -304,6 +303,7 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
          CREATE TABLE IF NOT EXISTS events (
              seq INTEGER PRIMARY KEY, time TEXT NOT NULL, slice TEXT, kind TEXT NOT NULL,
              severity TEXT NOT NULL, message TEXT NOT NULL);
+         CREATE INDEX IF NOT EXISTS events_of_slice ON events (slice, seq);
          PRAGMA user_version = 1;
          COMMIT;",
     )?;
@@ -387,8 +387,14 @@ fn append(db: &Connection, event: &Event) -> rusqlite::Result<()> {
         severity,
         event.message
     ])?;
-    if event.seq.is_multiple_of(1000) && event.seq > EVENTS_KEPT {
-        db.execute("DELETE FROM events WHERE seq <= ?1", [(event.seq - EVENTS_KEPT).cast_signed()])?;
+    // Not at each event: a few too many do no harm.
+    if event.seq.is_multiple_of(16) {
+        let kept = if event.slice.is_some() { KEPT_OF_SLICE } else { KEPT_OF_NODE };
+        db.prepare_cached(
+            "DELETE FROM events WHERE slice IS ?1 AND seq <=
+             (SELECT seq FROM events WHERE slice IS ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
+        )?
+        .execute(params![event.slice, kept])?;
     }
     Ok(())
 }
@@ -487,8 +493,29 @@ mod tests {
         }
         let seqs = |events: Vec<Event>| events.into_iter().map(|event| event.seq).collect::<Vec<_>>();
         assert_eq!(seqs(ledger.events(7, None, 100).await.expect("events")), [8, 9, 10]);
-        assert_eq!(seqs(ledger.events(0, Some("even".into()), 2).await.expect("events")), [8, 10]);
+        assert_eq!(seqs(ledger.events(0, Some("even".into()), 2).await.expect("events")), [2, 4]);
         assert_eq!(ledger.last_event().await.expect("last"), 10);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_slice_with_many_events_pushes_out_its_own() {
+        let file = file("retention");
+        let ledger = Ledger::open(&file.0).expect("open");
+        let last = u64::from(KEPT_OF_SLICE) * 3;
+        for seq in 1..=last {
+            ledger.append(Event {
+                seq,
+                time: "t".into(),
+                slice: (seq > 2).then(|| "loud".into()),
+                kind: "k".into(),
+                severity: Severity::Info,
+                message: "m".into(),
+            });
+        }
+        let kept = ledger.events(0, None, u32::MAX).await.expect("events");
+        assert!(kept.len() < (KEPT_OF_SLICE + 40) as usize, "{}", kept.len());
+        assert_eq!((kept[0].seq, kept[1].seq), (1, 2), "the node's own stay");
+        assert_eq!(kept.last().map(|event| event.seq), Some(last));
     }
 
     #[test]

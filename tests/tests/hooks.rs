@@ -56,7 +56,7 @@ fn whatever_stands_in_the_place_of_configure_or_start_is_named() {
     place(&node, &["configure", "start"]);
     for (name, _, said) in PLACED {
         let slice = slice_of(name);
-        let said = if name == "unreadable" { unreadable(&node, &slice) } else { said.to_owned() };
+        let said = if name == "unreadable" { unreadable(&node, &slice, "start") } else { said.to_owned() };
         node.await_hook(&slice, "configure", &said);
         node.await_hook(&slice, "start", &said);
         if name != "absent" {
@@ -78,7 +78,7 @@ fn whatever_stands_in_the_place_of_status_is_named() {
         if name == "absent" {
             assert_eq!(node.status(&slice)["status_ok"], serde_json::Value::Null);
         } else {
-            let said = if name == "unreadable" { "exited 126".to_owned() } else { said.to_owned() };
+            let said = if name == "unreadable" { unreadable(&node, &slice, "status") } else { said.to_owned() };
             node.await_hook(&slice, "status", &said);
             assert_eq!(node.status(&slice)["status_ok"], false, "{name}");
             node.await_event(&slice, "hook-ended", &format!("status: {said}"));
@@ -103,8 +103,8 @@ fn whatever_stands_in_the_place_of_stop_is_named() {
 }
 
 /// A script that may be executed and not read: what becomes of it is the interpreter's word, not the node's.
-fn unreadable(node: &TestNode, slice: &str) -> String {
-    format!("exited {}", node.exec(slice, &["sh", "-c", "PlanetLab-control/start 2>/dev/null"]).code)
+fn unreadable(node: &TestNode, slice: &str, hook: &str) -> String {
+    format!("exited {}", node.exec(slice, &[&format!("PlanetLab-control/{hook}")]).code)
 }
 
 #[test]

@@ -226,14 +226,9 @@ pub fn run_command(mut asked: Asked) {
     let group = rustix::process::Pid::from_child(&child);
     let listener = session.try_clone().expect("dup");
     thread::spawn(move || {
-        while let Some(message) = hear(&listener) {
-            match message {
-                ToSession::Signal { number } => {
-                    let signal = rustix::process::Signal::from_named_raw(number).expect("signal");
-                    let _ = rustix::process::kill_process_group(group, signal);
-                }
-                // The client has the terminal's master and does it itself.
-            }
+        while let Some(ToSession::Signal { number }) = hear(&listener) {
+            let signal = rustix::process::Signal::from_named_raw(number).expect("signal");
+            let _ = rustix::process::kill_process_group(group, signal);
         }
         // The client has gone.
         let _ = rustix::process::kill_process_group(group, rustix::process::Signal::HUP);

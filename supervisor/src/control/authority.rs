@@ -39,6 +39,14 @@ impl Caller {
         }
     }
 
+    /// The slice it is, if it is one.
+    pub fn slice(&self) -> Option<&str> {
+        match self {
+            Self::Slice(name) => Some(name),
+            Self::Root | Self::Nobody(_) => None,
+        }
+    }
+
     /// Whether the caller may know of this slice.
     pub fn may_see(&self, slice: &str) -> bool {
         match self {

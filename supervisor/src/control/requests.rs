@@ -17,8 +17,8 @@ use super::status;
 use crate::node::Node;
 use crate::slice::{Answer, Command, Handle, Settled, refused};
 
-/// Events sent at once.
-const EVENTS_AT_ONCE: u32 = 10_000;
+/// Events sent at once: with the longest of messages they fit a line of the protocol.
+const EVENTS_AT_ONCE: u32 = 2000;
 
 /// How long an `apply` or `rm` waits to see its effect; the work goes on after that.
 const EFFECT_TIMEOUT: Duration = Duration::from_secs(120);
@@ -255,16 +255,35 @@ async fn remove(node: &Rc<Node>, caller: &Caller, slice: &str) -> Outcome {
 async fn events(node: &Node, since: u64, slice: Option<String>, follow: bool, connection: &mut Connection) {
     // Before the look at what is kept: an event in between is then seen twice and told once.
     let mut live = node.events.follow();
-    let kept = match node.ledger.events(since, slice.clone(), EVENTS_AT_ONCE).await {
-        Ok(kept) => kept,
-        Err(error) => {
-            connection.send(&Reply::Error(refused(ErrorCode::Failed, error.to_string()))).await.ok();
+    let mut last = since;
+    let mut first = true;
+    loop {
+        let kept = match node.ledger.events(last, slice.clone(), EVENTS_AT_ONCE).await {
+            Ok(kept) => kept,
+            Err(error) => {
+                connection.send(&Reply::Error(refused(ErrorCode::Failed, error.to_string()))).await.ok();
+                return;
+            }
+        };
+        let more = kept.len() == EVENTS_AT_ONCE as usize;
+        last = kept.last().map_or(last, |event| event.seq);
+        // One page, as without `follow`; a follower gets what else has gathered one by one.
+        let replies = if std::mem::take(&mut first) {
+            vec![Reply::Events { events: kept }]
+        } else {
+            kept.into_iter().map(Reply::Event).collect()
+        };
+        for reply in &replies {
+            if connection.send(reply).await.is_err() {
+                return;
+            }
+        }
+        if !follow {
             return;
         }
-    };
-    let mut last = kept.last().map_or(since, |event| event.seq);
-    if connection.send(&Reply::Events { events: kept }).await.is_err() || !follow {
-        return;
+        if !more {
+            break;
+        }
     }
     loop {
         let event = tokio::select! {

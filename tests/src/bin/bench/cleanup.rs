@@ -38,8 +38,12 @@ pub fn arm() {
     std::thread::spawn(move || {
         // SAFETY: siginfo_t is plain data, for which zeroes are a value.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        // SAFETY: set and info are ours and live through the call.
-        let signal = unsafe { libc::sigwaitinfo(&raw const signals, &raw mut info) };
+        let mut signal = -1;
+        // Also interrupted by what is none of these signals.
+        while signal < 0 {
+            // SAFETY: set and info are ours and live through the call.
+            signal = unsafe { libc::sigwaitinfo(&raw const signals, &raw mut info) };
+        }
         eprintln!("\nbench: interrupted; taking the node down");
         // What a terminal sends, it sends to plabd as well, and plabd takes a second signal as impatience.
         end_all(info.si_code != libc::SI_KERNEL);
@@ -78,7 +82,10 @@ fn end_all(tell: bool) {
 
 fn end(root: &Path, tell: bool) {
     if tell {
-        daemons(root).into_iter().for_each(|pid| drop(kill_process(pid, Signal::TERM)));
+        for pid in daemons(root) {
+            // One that has ended meanwhile is what is wanted.
+            kill_process(pid, Signal::TERM).ok();
+        }
     }
     wait_until(|| daemons(root).is_empty());
 }

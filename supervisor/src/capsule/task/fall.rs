@@ -1,0 +1,190 @@
+//! Down: `stop`, grace, kill; a capsule that ended by itself; a slice that goes for good.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use plab_config::RestartPolicy;
+use plab_control_scripts::Hook;
+use plab_protocol::control::{Severity, SliceState};
+use plab_sandbox::message::FromInit;
+use tokio::time::{Instant, timeout_at};
+
+use super::{Hold, Task};
+use crate::capsule::{birth, death};
+
+/// A capsule that ran this long had started well: the next failure counts as a first one.
+const STEADY: Duration = Duration::from_secs(60);
+
+impl Task {
+    /// `stop`, grace, kill; afterwards nothing of the capsule is left.
+    pub(super) async fn stop(&mut self, why: &str) {
+        let Some(up) = &self.up else {
+            if let Err(error) = death::clear(&self.node.machine, &self.slice.name).await {
+                self.tell("clear-failed", Severity::Error, error.to_string());
+            }
+            return;
+        };
+        let frozen = up.frozen;
+        self.slice.set(SliceState::Stopping, Some(why.to_owned()));
+        self.tell("capsule-stopping", Severity::Info, why);
+        if frozen && let Err(error) = self.set_frozen(false).await {
+            self.tell("thaw-failed", Severity::Warning, error.to_string());
+        }
+        let grace: Duration = self.slice.definition.borrow().control.stop_grace.into();
+        let deadline = Instant::now() + grace;
+        let present =
+            self.slice.said.borrow().as_ref().is_some_and(|said| said.present.contains(&Hook::Stop));
+        if present
+            && !grace.is_zero()
+            && let Some(id) = self.run_hook(Hook::Stop, grace)
+        {
+            // An elapsed grace is no error: the kill follows either way.
+            timeout_at(deadline, self.stopped(id)).await.ok();
+        }
+        if let Err(error) = death::clear(&self.node.machine, &self.slice.name).await {
+            self.tell("clear-failed", Severity::Error, error.to_string());
+        }
+        self.forget_capsule();
+        self.tell("capsule-stopped", Severity::Info, why);
+    }
+
+    /// Waits until the `stop` of this number has ended and nothing but capsule-init is left, or it is gone.
+    pub(super) async fn stopped(&mut self, id: u64) {
+        loop {
+            {
+                let said = self.slice.said.borrow();
+                let done = said.as_ref().is_some_and(|said| {
+                    said.idle
+                        && said
+                            .hooks
+                            .get(&Hook::Stop)
+                            .is_some_and(|stop| stop.run_id == id && stop.outcome.is_some())
+                });
+                if done {
+                    return;
+                }
+            }
+            let Some(up) = &self.up else { return };
+            let Some(link) = up.link.clone() else { return };
+            tokio::select! {
+                _ = up.pidfd.readable() => return,
+                said = link.receive() => match said {
+                    Ok(Some(FromInit::State(state))) => self.heard(*state).await,
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => return,
+                },
+            }
+        }
+    }
+
+    pub(super) async fn keep_down(&mut self, state: SliceState, why: &str) {
+        if self.up.is_some() {
+            self.stop(why).await;
+        }
+        if self.slice.state.get() != state {
+            self.slice.set(state, Some(why.to_owned()));
+            self.tell("capsule-kept-down", Severity::Notice, why);
+        }
+        self.hold = None;
+        self.slice.settle();
+    }
+
+    pub(super) fn forget_capsule(&mut self) {
+        if let Some(up) = self.up.take() {
+            death::reap(up.pidfd.get_ref());
+        }
+        self.slice.pid.set(None);
+        self.slice.since.set(None);
+        *self.slice.link.borrow_mut() = None;
+    }
+
+    pub(super) async fn died(&mut self) {
+        let usage = self
+            .node
+            .machine
+            .tree
+            .capsule_cgroup(&self.slice.name)
+            .ok()
+            .flatten()
+            .map(|cgroup| cgroup.usage());
+        let told = self.up.as_ref().is_some_and(|up| up.out_of_memory);
+        let oom = told || usage.is_some_and(|usage| usage.oom_kills > 0);
+        let lasted = self.up.as_ref().is_some_and(|up| up.since.elapsed() > STEADY);
+        let why = if oom {
+            format!(
+                "out of memory: it needed more than its limit of {}, and was killed as a whole",
+                self.slice.definition.borrow().memory.max
+            )
+        } else {
+            "every process was killed from outside plabd".to_owned()
+        };
+        self.forget_capsule();
+        if let Err(error) = death::clear(&self.node.machine, &self.slice.name).await {
+            return self.failed("clear-failed", &error, SliceState::Failed);
+        }
+        self.tell(if oom { "capsule-out-of-memory" } else { "capsule-died" }, Severity::Warning, why.clone());
+        if lasted {
+            self.failures = 0;
+        }
+        if self.slice.definition.borrow().restart == RestartPolicy::OnFailure {
+            self.failed("capsule-restart-due", &why, SliceState::Failed);
+        } else {
+            // The specification imposes no restart policy (4.7); `plab restart` or a new definition starts it.
+            self.hold = Some(Hold::Indefinitely);
+            self.slice.set(
+                SliceState::Failed,
+                Some(format!("{why}; `plab restart {}` starts it", self.slice.name)),
+            );
+            self.slice.settle();
+        }
+    }
+
+    /// v1's killer takes one process; the whole capsule is to go. v2's does it by itself.
+    pub(super) fn out_of_memory(&mut self) {
+        match self.node.machine.tree.kill(&self.slice.name) {
+            Ok(()) => {
+                if let Some(up) = &mut self.up {
+                    // Its death is seen by the pidfd.
+                    up.oom = None;
+                    up.out_of_memory = true;
+                }
+            }
+            Err(error) => self.tell("kill-failed", Severity::Error, error.to_string()),
+        }
+    }
+
+    /// The definition is gone: stop, kill, storage, ledger. True when nothing is left.
+    pub(super) async fn remove(&mut self) -> bool {
+        match self.try_remove().await {
+            Ok(()) => true,
+            Err(error) => {
+                self.failed("remove-failed", &error, SliceState::Removing);
+                false
+            }
+        }
+    }
+
+    pub(super) async fn try_remove(&mut self) -> Result<(), String> {
+        if let Some(row) = &mut self.row
+            && !row.removing
+        {
+            self.node.ledger.set_removing(row.name.clone()).await.map_err(|error| error.to_string())?;
+            row.removing = true;
+        }
+        self.stop("its definition is gone").await;
+        self.slice.set(SliceState::Removing, None);
+        let Some(row) = &self.row else { return Ok(()) };
+        let (machine, name, uid) = (Arc::clone(&self.node.machine), row.name.clone(), row.uid);
+        let wiped = tokio::task::spawn_blocking(move || birth::wipe(&machine, &name, uid)).await;
+        // Whatever became of it, its helper's cgroup goes.
+        let cleared = death::clear(&self.node.machine, &self.slice.name).await;
+        wiped.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        cleared.map_err(|error| error.to_string())?;
+        self.node.ledger.forget(self.slice.name.clone()).await.map_err(|error| error.to_string())?;
+        self.row = None;
+        self.accepted = None;
+        self.failures = 0;
+        self.tell("slice-removed", Severity::Info, "capsule and storage are gone");
+        Ok(())
+    }
+}

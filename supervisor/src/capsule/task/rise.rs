@@ -1,0 +1,237 @@
+//! Up: making the capsule, finding one that outlived plabd, bringing a running one to its definition.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use plab_config::Definition;
+use plab_protocol::control::{Severity, SliceState};
+use plab_sandbox::KernelError;
+use plab_sandbox::message::ToInit;
+use plab_sandbox::readback;
+use tokio::io::Interest;
+use tokio::time::Instant;
+
+use super::{Task, Up};
+use crate::capsule::adopt::{Found, find};
+use crate::capsule::link::Link;
+use crate::capsule::{Capsule, birth, death, wishes};
+use crate::watched::watched;
+
+impl Task {
+    /// Puts the definition on record and makes sure of the UID.
+    pub(super) async fn accept(
+        &mut self,
+        definition: &Rc<Definition>,
+    ) -> Result<(), crate::ledger::LedgerError> {
+        if self.accepted.as_ref().is_some_and(|accepted| Rc::ptr_eq(accepted, definition)) {
+            return Ok(());
+        }
+        let text = definition.to_toml();
+        let source = definition.origin.file.display().to_string();
+        *self.slice.definition.borrow_mut() = Rc::clone(definition);
+        if self
+            .row
+            .as_ref()
+            .is_some_and(|row| row.definition == text && row.source == source && !row.removing)
+        {
+            self.accepted = Some(Rc::clone(definition));
+            return Ok(());
+        }
+        let new = self.row.is_none();
+        let row = self
+            .node
+            .ledger
+            .accept(self.slice.name.clone(), text, source, self.node.machine.node.uids)
+            .await?;
+        self.slice.uid.set(row.uid);
+        let kind = if new { "definition-accepted" } else { "definition-changed" };
+        self.tell(
+            kind,
+            Severity::Info,
+            format!("from {}; contact {}, UID {}", row.source, definition.contact, row.uid),
+        );
+        self.row = Some(row);
+        self.accepted = Some(Rc::clone(definition));
+        Ok(())
+    }
+
+    /// Makes the capsule.
+    pub(super) async fn start(&mut self, definition: &Rc<Definition>) {
+        self.slice.set(SliceState::Starting, None);
+        let configured = self.row.as_ref().is_some_and(|row| row.configured);
+        let (machine, wanted, uid) =
+            (Arc::clone(&self.node.machine), Definition::clone(definition), self.uid());
+        let born =
+            tokio::task::spawn_blocking(move || birth::birth(&machine, &wanted, uid, configured)).await;
+        let born = born.unwrap_or_else(|_| {
+            Err(KernelError::new("make a capsule", &self.slice.name, std::io::Error::other("it panicked")))
+        });
+        match born.and_then(|capsule| self.take(capsule)) {
+            Ok(()) => {
+                if let Some(up) = &mut self.up {
+                    up.applied = Some(Rc::clone(definition));
+                }
+                self.slice.since.set(Some(Timestamp::now()));
+                self.slice.set(SliceState::Running, None);
+                self.slice.settle();
+                let pid = self.slice.pid.get().unwrap_or(0);
+                self.tell(
+                    "capsule-started",
+                    Severity::Info,
+                    format!("UID {}, capsule-init is PID {pid}", self.uid()),
+                );
+            }
+            Err(error) => {
+                // Whatever half of it there is goes: what cannot be enforced does not run.
+                let cleared = death::clear(&self.node.machine, &self.slice.name).await;
+                let message = match cleared {
+                    Ok(()) => error.to_string(),
+                    Err(left) => format!("{error}; and {left}"),
+                };
+                self.failed("start-failed", &message, SliceState::Failed);
+            }
+        }
+    }
+
+    pub(super) fn take(&mut self, capsule: Capsule) -> Result<(), KernelError> {
+        let failed =
+            |error: std::io::Error| KernelError::new("watch the capsule of", &self.slice.name, error);
+        let watch = |fd| watched(fd, Interest::READABLE).map_err(failed);
+        let link = Rc::new(Link::new(capsule.link).map_err(failed)?);
+        let up = Up {
+            pid: capsule.pid,
+            pidfd: watch(capsule.pidfd)?,
+            oom: capsule.oom.map(watch).transpose()?,
+            out_of_memory: false,
+            link: Some(Rc::clone(&link)),
+            relink: None,
+            run_id: 0,
+            frozen: false,
+            since: Instant::now(),
+            next_status: None,
+            applied: None,
+        };
+        self.slice.pid.set(Some(capsule.pid));
+        *self.slice.link.borrow_mut() = Some(link);
+        *self.slice.said.borrow_mut() = None;
+        self.up = Some(up);
+        Ok(())
+    }
+
+    /// Takes over what a former plabd left, or clears it away.
+    pub(super) async fn adopt(&mut self) {
+        let found = find(&self.node.machine, &self.slice.name, self.uid());
+        let remains = match found {
+            Ok(Found::Nothing) => return,
+            Ok(Found::Running(capsule)) => {
+                let pid = capsule.pid;
+                match self.take(capsule) {
+                    Ok(()) => {
+                        self.adopted(pid);
+                        return;
+                    }
+                    Err(error) => error.to_string(),
+                }
+            }
+            Ok(Found::Remains(what)) => what,
+            Err(error) => error.to_string(),
+        };
+        self.tell("remains-cleared", Severity::Notice, remains);
+        if let Err(error) = death::clear(&self.node.machine, &self.slice.name).await {
+            self.failed("clear-failed", &error, SliceState::Failed);
+        }
+    }
+
+    pub(super) fn adopted(&mut self, pid: i32) {
+        let frozen = self
+            .node
+            .machine
+            .tree
+            .capsule_cgroup(&self.slice.name)
+            .ok()
+            .flatten()
+            .and_then(|cgroup| cgroup.frozen().ok())
+            .is_some_and(|(asked, _)| asked);
+        if let Some(up) = &mut self.up {
+            up.frozen = frozen;
+        }
+        self.slice
+            .since
+            .set(readback::started_at(pid).and_then(|seconds| Timestamp::from_second(seconds).ok()));
+        self.slice.set(if frozen { SliceState::Frozen } else { SliceState::Running }, None);
+        self.tell("capsule-adopted", Severity::Info, format!("capsule-init is PID {pid}"));
+    }
+
+    /// Brings a running capsule to its definition: live where the kernel can, else by a new capsule.
+    pub(super) async fn apply(&mut self, definition: &Rc<Definition>) {
+        let Some(up) = &mut self.up else { return };
+        if up.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, definition)) {
+            return;
+        }
+        // What capsule-init itself says it was made of, so that an adopted one is judged as well as our own.
+        // Frozen, or just connected, it has not answered yet; its answer wakes this task again.
+        let Some(said) = self.slice.said.borrow().clone() else { return };
+        let mark = match self.node.machine.profile(definition.seccomp.profile.as_str()) {
+            Ok(profile) => wishes::birthmark(definition, &profile.digest),
+            Err(reason) => return self.failed("change-failed", &reason, self.slice.state.get()),
+        };
+        if said.birthmark != mark {
+            self.tell(
+                "restart-needed",
+                Severity::Notice,
+                "view or seccomp profile changed: stop, then start",
+            );
+            self.stop("its definition changed").await;
+            self.hold = None;
+            return self.start(definition).await;
+        }
+        let (machine, slice) = (Arc::clone(&self.node.machine), self.slice.name.clone());
+        let limits = wishes::limits(definition, &machine.offered);
+        // Lowering memory makes the kernel reclaim first, which can take its time.
+        let set = tokio::task::spawn_blocking(move || match machine.tree.capsule_cgroup(&slice)? {
+            Some(cgroup) => {
+                if cgroup.verify(&limits)?.iter().any(|row| !row.ok) {
+                    cgroup.set(&limits).map(|()| true)
+                } else {
+                    Ok(false)
+                }
+            }
+            None => Ok(false),
+        })
+        .await;
+        let changed = match set {
+            Ok(Ok(changed)) => changed,
+            Ok(Err(error)) => return self.failed("change-failed", &error, self.slice.state.get()),
+            Err(error) => return self.failed("change-failed", &error, self.slice.state.get()),
+        };
+        let text = wishes::resources(definition, self.uid(), &self.node.machine.node);
+        self.send(&ToInit::Times(wishes::times(definition)));
+        self.send(&ToInit::Resources { text });
+        if changed {
+            self.tell(
+                "limits-changed",
+                Severity::Info,
+                format!(
+                    "cpu weight {}, max {}; memory max {}; tasks max {}",
+                    definition.cpu.weight,
+                    definition.cpu.max.map_or_else(|| "none".to_owned(), |max| max.to_string()),
+                    definition.memory.max,
+                    definition.tasks.max
+                ),
+            );
+        }
+        let state = if self.up.as_ref().is_some_and(|up| up.frozen) {
+            SliceState::Frozen
+        } else {
+            SliceState::Running
+        };
+        if let Some(up) = &mut self.up {
+            up.applied = Some(Rc::clone(definition));
+        }
+        self.failures = 0;
+        self.hold = None;
+        self.slice.set(state, None);
+        self.slice.settle();
+    }
+}

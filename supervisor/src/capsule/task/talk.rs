@@ -1,0 +1,120 @@
+//! Talking with capsule-init: what it says, what it is asked, and finding it again when the link is lost.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use plab_control_scripts::{Hook, HookOutcome};
+use plab_protocol::control::Severity;
+use plab_sandbox::message::{State, ToInit};
+use tokio::time::Instant;
+
+use super::Task;
+use crate::capsule::adopt::{Found, find};
+use crate::capsule::link::Link;
+use crate::capsule::report;
+
+/// Before a lost link is looked for again: a capsule-init that is dying shows by its pidfd meanwhile.
+const RELINK: Duration = Duration::from_millis(50);
+
+/// Between further attempts.
+const RELINK_AGAIN: Duration = Duration::from_secs(5);
+
+/// From the first sight of a `status` script to its first run.
+const FIRST_STATUS: Duration = Duration::from_secs(1);
+
+impl Task {
+    pub(super) fn send(&mut self, message: &ToInit) {
+        if let Some(up) = &mut self.up
+            && let Some(link) = &up.link
+            && link.send(message, &[]).is_err()
+        {
+            self.lose_link();
+        }
+    }
+
+    pub(super) fn lose_link(&mut self) {
+        if let Some(up) = &mut self.up {
+            up.link = None;
+            up.applied = None;
+            up.relink = Some(Instant::now() + RELINK);
+        }
+        *self.slice.link.borrow_mut() = None;
+    }
+
+    /// The link was lost and capsule-init was not: finds it again.
+    pub(super) fn reconnect(&mut self) {
+        let found = find(&self.node.machine, &self.slice.name, self.uid());
+        let Some(up) = &mut self.up else { return };
+        up.relink = None;
+        let problem = match found {
+            Ok(Found::Running(capsule)) if up.pid == capsule.pid => match Link::new(capsule.link) {
+                Ok(link) => {
+                    let link = Rc::new(link);
+                    up.link = Some(Rc::clone(&link));
+                    *self.slice.link.borrow_mut() = Some(link);
+                    return;
+                }
+                Err(error) => error.to_string(),
+            },
+            Ok(Found::Running(_)) => "another process answers for it".to_owned(),
+            Ok(Found::Remains(what)) => what,
+            Ok(Found::Nothing) => "its cgroup is gone".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        up.relink = Some(Instant::now() + RELINK_AGAIN);
+        self.tell("link-lost", Severity::Warning, problem);
+    }
+
+    pub(super) async fn heard(&mut self, state: State) {
+        let news = report::news(self.slice.said.borrow().as_ref(), &state);
+        for (kind, severity, message) in news {
+            self.tell(kind, severity, message);
+        }
+        let configured = state
+            .hooks
+            .get(&Hook::Configure)
+            .is_some_and(|configure| configure.outcome.as_ref().is_some_and(HookOutcome::is_success));
+        let status = state.present.contains(&Hook::Status);
+        *self.slice.said.borrow_mut() = Some(state);
+        if configured
+            && let Some(row) = &mut self.row
+            && !row.configured
+        {
+            match self.node.ledger.set_configured(row.name.clone()).await {
+                Ok(()) => row.configured = true,
+                Err(error) => self.tell("ledger-failed", Severity::Error, error.to_string()),
+            }
+        }
+        if let Some(up) = &mut self.up {
+            up.next_status = match (status, up.next_status) {
+                (false, _) => None,
+                (true, Some(at)) => Some(at),
+                // Soon after the script is there, then at the interval.
+                (true, None) => Some(Instant::now() + FIRST_STATUS),
+            };
+        }
+    }
+
+    pub(super) fn run_hook(&mut self, hook: Hook, limit: Duration) -> Option<u64> {
+        let last = self.slice.said.borrow().as_ref().map_or(0, |said| said.last_run_id);
+        let up = self.up.as_mut()?;
+        up.run_id = up.run_id.max(last) + 1;
+        let id = up.run_id;
+        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        self.send(&ToInit::Run { id, hook, limit_ms });
+        Some(id)
+    }
+
+    pub(super) fn ask_status(&mut self) {
+        let (interval, limit): (Duration, Duration) = {
+            let definition = self.slice.definition.borrow();
+            (definition.control.status_interval.into(), definition.control.status_limit.into())
+        };
+        if self.up.as_ref().is_some_and(|up| !up.frozen) {
+            self.run_hook(Hook::Status, limit);
+        }
+        if let Some(up) = &mut self.up {
+            up.next_status = Some(Instant::now() + interval);
+        }
+    }
+}
