@@ -102,6 +102,8 @@ make_root() {
     done
     LAST_UID=$((FIRST_UID + 99))
     sed -i "s/^uids = .*/uids = \"$FIRST_UID-$LAST_UID\"/" "$ROOT/etc/planetlab/node.toml"
+    # Asked more often than a node would, so that nobody waits a minute to see a status.
+    sed -i 's/^status_interval = .*/status_interval = "2s"/' "$ROOT/etc/planetlab/node.toml" "$ROOT"/etc/planetlab/slices.d/*.toml
     MIRROR_PORT=$(free_port 8080)
     KV_PORT=$(free_port 7070)
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use plab_config::Definition;
 use plab_sandbox::KernelError;
+use plab_sandbox::cgroup::CapsuleCgroup;
 use plab_sandbox::landlock_rules::NEWEST_KNOWN;
 use plab_sandbox::message::{self, ExtraTree, FromInit, Go, MAX_DATAGRAM, PROTOCOL, Setup, ToInit};
 use plab_sandbox::readback;
-use plab_sandbox::spawn::{Birth, spawn};
+use plab_sandbox::spawn::{Birth, Child, spawn};
 use plab_sandbox::view::detached_tree;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
@@ -70,18 +71,7 @@ pub fn birth(
     let skel = skeleton(machine)?;
     let listener = listening_socket(machine, slice)?;
 
-    let (link, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(|error| KernelError::new("make a socket pair for", slice, error))?;
-    let child = spawn(&Birth {
-        program: machine.init.as_fd(),
-        arguments: &[c"capsule-init"],
-        cgroup: cgroup.unified(),
-        join: &cgroup.v1_procs()?,
-        link: theirs.as_fd(),
-        namespaces: NAMESPACES,
-    })?;
-    drop(theirs);
-
+    let (child, link) = start_init(machine, &cgroup, slice)?;
     let setup = Setup {
         protocol: PROTOCOL,
         slice: slice.to_owned(),
@@ -143,6 +133,25 @@ fn skeleton(machine: &Machine) -> Result<Option<OwnedFd>, KernelError> {
         .map_err(|error| KernelError::new("open", path.display(), error))
 }
 
+/// Starts a capsule-init in the cgroup; it waits for its first message, and ends if none comes.
+fn start_init(
+    machine: &Machine,
+    cgroup: &CapsuleCgroup,
+    slice: &str,
+) -> Result<(Child, OwnedFd), KernelError> {
+    let (link, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(|error| KernelError::new("make a socket pair for", slice, error))?;
+    let child = spawn(&Birth {
+        program: machine.init.as_fd(),
+        arguments: &[c"capsule-init"],
+        cgroup: cgroup.unified(),
+        join: &cgroup.v1_procs()?,
+        link: theirs.as_fd(),
+        namespaces: NAMESPACES,
+    })?;
+    Ok((child, link))
+}
+
 /// The socket by which a later plabd finds this capsule-init. Bound here, as root in root's directory; listened
 /// on there, after the drop, so that its credentials are the capsule's.
 fn listening_socket(machine: &Machine, slice: &str) -> Result<OwnedFd, KernelError> {
@@ -168,18 +177,7 @@ pub fn wipe(machine: &Machine, slice: &str, uid: u32) -> Result<(), KernelError>
         // The slice's limits hold for the clearing away, too: a huge tree is not the neighbours' trouble.
         let cgroup = machine.tree.create(slice)?;
         cgroup.freeze(false)?;
-        let (link, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .map_err(|error| KernelError::new("make a socket pair for", slice, error))?;
-        let child = spawn(&Birth {
-            program: machine.init.as_fd(),
-            arguments: &[c"capsule-init"],
-            cgroup: cgroup.unified(),
-            join: &cgroup.v1_procs()?,
-            link: theirs.as_fd(),
-            namespaces: NAMESPACES,
-        })?;
-        drop(theirs);
+        let (child, link) = start_init(machine, &cgroup, slice)?;
         let landlock_abi = machine.offered.landlock_abi.min(NEWEST_KNOWN);
         let fds: Vec<BorrowedFd<'_>> = targets.iter().map(AsFd::as_fd).collect();
         let outcome = tell(&link, slice, &ToInit::Wipe { uid, landlock_abi }, &fds)

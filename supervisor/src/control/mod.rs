@@ -2,12 +2,14 @@
 //!
 //! | module | concern |
 //! |---|---|
-//! | [`server`] | connections: accepting, bounding, reading and writing lines |
+//! | [`server`] | accepting connections, bounding their number |
+//! | [`connection`] | one client's lines |
 //! | [`authority`] | who may ask what |
 //! | [`requests`] | what each request does |
 //! | [`status`] | showing slices |
 
 mod authority;
+mod connection;
 mod requests;
 mod server;
 mod status;

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::authority::Caller;
-use super::server::Connection;
+use super::connection::Connection;
 use super::status;
 use crate::node::Node;
 use crate::slice::{Answer, Command, Handle, Settled, refused};

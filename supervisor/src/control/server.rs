@@ -1,39 +1,36 @@
-//! Connections: accepting, bounding, reading and writing lines.
+//! Connections: accepting them, bounding their number, and the way of one from its request to its answer.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use plab_protocol::control::{Envelope, ErrorCode, Reply};
-use plab_protocol::{MAX_LINE, VERSION, channel};
-use tokio::io::{AsyncWriteExt, Interest};
+use plab_protocol::VERSION;
+use plab_protocol::control::{ErrorCode, Reply};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
 
 use super::authority::{self, Caller};
+use super::connection::Connection;
 use super::requests;
 use crate::node::Node;
 use crate::slice::refused;
 
-/// Connections at the same time; and of one UID that is not root's.
+/// Connections at the same time.
 const MAX_CONNECTIONS: usize = 512;
+
+/// Of these, what all UIDs but root may have together: slices that conspire leave root its share.
+const MAX_OF_OTHERS: usize = 384;
+
+/// And one UID that is not root's.
 const MAX_OF_ONE: usize = 16;
 
 /// A client that has connected has its request ready.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A client that does not read its answer is gone or hostile.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How long a connection of a UID that is not root's counts after it is done: with [`MAX_OF_ONE`], a slice gets a few
 /// hundred requests a second, and cannot fill the audit trail faster than that.
 const PACE: Duration = Duration::from_millis(50);
-
-/// Bytes taken from a client at once.
-const PIECE: usize = 16 << 10;
 
 /// Serves the control socket for as long as plabd runs.
 pub async fn serve(node: Rc<Node>, listener: UnixListener) {
@@ -51,14 +48,16 @@ pub async fn serve(node: Rc<Node>, listener: UnixListener) {
         let Ok(uid) = stream.peer_cred().map(|peer| peer.uid()) else { continue };
         let busy = {
             let open = open.borrow();
+            let all: usize = open.values().sum();
             let of_one = open.get(&uid).copied().unwrap_or(0);
-            open.values().sum::<usize>() >= MAX_CONNECTIONS || uid != 0 && of_one >= MAX_OF_ONE
+            let of_root = open.get(&0).copied().unwrap_or(0);
+            all >= MAX_CONNECTIONS || uid != 0 && (of_one >= MAX_OF_ONE || all - of_root >= MAX_OF_OTHERS)
         };
         let node = Rc::clone(&node);
         if busy {
             let reply = Reply::Error(refused(ErrorCode::Busy, "too many connections; try again later"));
             tokio::task::spawn_local(async move {
-                Connection { stream }.send(&reply).await.ok();
+                Connection::new(stream).send(&reply).await.ok();
             });
             continue;
         }
@@ -81,7 +80,7 @@ pub async fn serve(node: Rc<Node>, listener: UnixListener) {
 }
 
 async fn handle(node: &Rc<Node>, stream: UnixStream, uid: u32) {
-    let mut connection = Connection { stream };
+    let mut connection = Connection::new(stream);
     let (envelope, fds) = match timeout(REQUEST_TIMEOUT, connection.request()).await {
         Ok(Ok(request)) => request,
         Ok(Err(error)) => {
@@ -112,60 +111,4 @@ async fn handle(node: &Rc<Node>, stream: UnixStream, uid: u32) {
         return;
     }
     requests::serve(node, &caller, envelope.request, fds, &mut connection).await;
-}
-
-/// One client.
-pub struct Connection {
-    stream: UnixStream,
-}
-
-impl Connection {
-    /// Reads one request line and the descriptors that came with it.
-    async fn request(&mut self) -> io::Result<(Envelope, Vec<OwnedFd>)> {
-        let mut line = Vec::new();
-        let mut fds = Vec::new();
-        let mut piece = vec![0; PIECE];
-        loop {
-            let (n, more) = self
-                .stream
-                .async_io(Interest::READABLE, || channel::receive(&self.stream, &mut piece))
-                .await?;
-            if n == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            fds.extend(more);
-            line.extend_from_slice(&piece[..n]);
-            if fds.len() > channel::MAX_FDS || line.len() > MAX_LINE {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than the protocol allows"));
-            }
-            if let Some(end) = line.iter().position(|&byte| byte == b'\n') {
-                return Ok((serde_json::from_slice(&line[..end])?, fds));
-            }
-        }
-    }
-
-    /// Sends one reply line.
-    ///
-    /// # Errors
-    /// The client is gone, or does not read.
-    pub async fn send(&mut self, reply: &Reply) -> io::Result<()> {
-        let mut line = serde_json::to_vec(reply)?;
-        line.push(b'\n');
-        timeout(WRITE_TIMEOUT, self.stream.write_all(&line)).await.map_err(|_| io::ErrorKind::TimedOut)?
-    }
-
-    /// Returns when the client has closed the connection.
-    pub async fn closed(&self) {
-        let mut byte = [0];
-        loop {
-            if self.stream.readable().await.is_err() {
-                return;
-            }
-            match self.stream.try_read(&mut byte) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(n) if n > 0 => {}
-                _ => return,
-            }
-        }
-    }
 }

@@ -37,6 +37,16 @@ pub struct Stage {
     /// A directory of the machine that no slice sees.
     pub outside: PathBuf,
     victims: Vec<Held>,
+    _swept: Swept,
+}
+
+/// A directory that goes, whatever happens.
+struct Swept(PathBuf);
+
+impl Drop for Swept {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// An actor that holds what it took until it is let go.
@@ -118,6 +128,7 @@ impl Stage {
         );
         let outside = node.root().join("outside");
         let mut stage = Self {
+            _swept: Swept(shared.clone()),
             neighbour_pid: 0,
             host_pid: 0,
             neighbour_name: format!("plab-neighbour-{id}"),
@@ -303,7 +314,6 @@ impl Stage {
             let seen = victim.release();
             assert_eq!(seen, Seen::Worked("gone".to_owned()), "a victim did not end in order");
         }
-        std::fs::remove_dir_all(&self.shared).expect("remove the shared directory");
         self.node.finish();
     }
 }
