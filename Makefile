@@ -17,7 +17,7 @@ BENCH_ARGS ?=
 as_root = @[ "$$(id -u)" = 0 ] || { \
     printf 'make %s: capsules are made as root; run: sudo env "PATH=$$PATH" make %s\n' $@ $@ >&2; exit 1; }
 
-.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host lint bench man clean
+.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host vm lint bench man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,6 +59,11 @@ test-lane: ## Check that this machine has what tests/lanes/$PLAB_LANE.toml pins 
 test-host: ## Tests of the whole node, with real capsules on this machine (root, after make build)
 	$(as_root)
 	$(CARGO) test -p plab-tests $(TEST_ARGS)
+
+vm: ## The v2 lane, in a virtual machine under QEMU (root, after make build)
+	$(as_root)
+	tests/vm/build
+	tests/vm/run
 
 lint: ## Formatting, clippy and shellcheck; warnings are errors
 	$(CARGO) fmt --all --check

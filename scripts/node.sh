@@ -131,6 +131,7 @@ is() { [[ $(field "$1" "$2") == "$3" ]]; }
 install_example() {
     local slice=$1 example=$2 file
     shift 2
+    wait_until 20 "$slice runs" is "$slice" .state running || die "$slice does not run: $(plab status "$slice")"
     for file in "$@"; do
         plab exec "$slice" -- tee "${file%%=*}" <<<"${file#*=}" >/dev/null
     done

@@ -60,6 +60,7 @@ const POOL: usize = 4;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    forget_inheritance();
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("PLABD_LOG").unwrap_or_else(|_| "info".into()),
@@ -74,6 +75,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whoever started plabd may have blocked signals and left descriptors open: the first would make it deaf to SIGTERM,
+/// the second would reach every program it starts.
+fn forget_inheritance() {
+    let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the set is ours to initialise.
+    unsafe { libc::sigemptyset(none.as_mut_ptr()) };
+    // SAFETY: initialised above; there is one thread yet, so this is every thread's mask.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut()) };
+    // SAFETY: close-on-exec is only set, so nobody loses a descriptor.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
 type Failure = Box<dyn std::error::Error>;

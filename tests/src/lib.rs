@@ -2,9 +2,11 @@
 
 pub mod leftovers;
 pub mod node;
+pub mod pty;
 pub mod slices;
 pub mod wait;
 
 pub use node::{Output, TestNode, binary};
+pub use pty::Pty;
 pub use slices::Neighbour;
 pub use wait::{eventually, eventually_or};

@@ -118,8 +118,16 @@ impl TestNode {
     /// # Panics
     /// It ends instead, or never answers.
     pub fn start_daemon(&mut self) {
+        self.start_daemon_by(Command::new(binary("plabd")));
+    }
+
+    /// Starts plabd by this command, which takes plabd's own arguments and becomes it.
+    ///
+    /// # Panics
+    /// As [`Self::start_daemon`].
+    pub fn start_daemon_by(&mut self, mut command: Command) {
         let log = std::fs::File::options().create(true).append(true).open(self.log_path()).expect("open log");
-        let daemon = Command::new(binary("plabd"))
+        let daemon = command
             .args(["--drain-on-exit", "--root"])
             .arg(&self.root)
             .stdin(Stdio::null())

@@ -5,7 +5,15 @@ use std::time::{Duration, Instant};
 /// How long anything may take before it is taken for never.
 const NEVER: Duration = Duration::from_secs(12);
 
-/// Looks every few milliseconds until `what` gives a value; panics with `why` after a minute.
+/// How many times slower than a real one this machine is, where its CPUs are emulated.
+const SLOW: &str = "PLAB_TEST_SLOW";
+
+fn never() -> Duration {
+    let slow = std::env::var(SLOW).map_or(1, |slow| slow.parse().expect("PLAB_TEST_SLOW is a whole number"));
+    NEVER * slow
+}
+
+/// Looks every few milliseconds until `what` gives a value; panics with `why` when it never does.
 ///
 /// # Panics
 /// It did not come true.
@@ -18,12 +26,12 @@ pub fn eventually<T>(why: &str, what: impl FnMut() -> Option<T>) -> T {
 /// # Panics
 /// It did not come true.
 pub fn eventually_or<T>(mut what: impl FnMut() -> Option<T>, why: impl FnOnce() -> String) -> T {
-    let begun = Instant::now();
+    let (begun, never) = (Instant::now(), never());
     loop {
         if let Some(value) = what() {
             return value;
         }
-        assert!(begun.elapsed() < NEVER, "never came true: {}", why());
+        assert!(begun.elapsed() < never, "never came true: {}", why());
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -331,12 +331,13 @@ fn a_removed_definition_takes_everything_with_it_after_its_stop() {
 #[test]
 fn a_lease_that_ends_stops_the_capsule_and_keeps_its_storage() {
     let mut node = TestNode::start("definitions-lease");
-    let neighbour = Neighbour::start(&node, "site_neighbour");
+    node.define("site_neighbour", "");
+    let other = node.pid("site_neighbour");
     node.define("site_a", "");
     node.put_hook("site_a", "start", "#!/bin/sh\necho >> started\nexec sleep 1000\n");
-    node.put_hook("site_a", "stop", "#!/bin/sh\necho >> stopped\n");
     node.plab(&["restart", "site_a"]).ok();
     node.await_lines("site_a", "started", 1);
+    node.put_hook("site_a", "stop", "#!/bin/sh\necho >> stopped\nkill $(pgrep -x sleep)\n");
     node.await_stop_known("site_a");
     let pid = node.pid("site_a");
     node.define("site_a", &format!("expires = {}", in_seconds(4)));
@@ -362,9 +363,7 @@ fn a_lease_that_ends_stops_the_capsule_and_keeps_its_storage() {
     let output = node.plab_with_input(&["apply", "-"], TestNode::definition("site_late", "expires = 2020-01-01T00:00:00Z").as_bytes());
     assert!(output.code == 0 && output.stdout.contains("the lease has ended"), "{output:?}");
     assert_eq!(node.status("site_late")["state"], "expired");
-    let now = node.pid("site_neighbour");
-    assert_eq!(node.event_messages("site_neighbour", "capsule-stopped").len(), 1, "one restart by the test: {now}");
-    drop(neighbour);
+    assert_eq!(node.pid("site_neighbour"), other, "nobody else was concerned");
     node.finish();
 }
 
@@ -455,9 +454,8 @@ fn another_empty_directory_removes_nothing() {
 #[test]
 fn slices_whose_names_begin_alike_share_nothing() {
     let node = TestNode::start("definitions-prefix");
-    let names = ["site_sl", "site_sl1", "site_sl10", "site_sl100", "site_sl1_0", "site"];
-    let named: Vec<&str> = names.into_iter().filter(|name| *name != "site" && *name != "site_sl1_0").chain(["site1", "site10"]).collect();
-    for name in &named {
+    let named = ["site_sl", "site_sl1", "site_sl10", "site_sl100", "site1", "site10"];
+    for name in named {
         node.define(name, "[tasks]\nmax = 40");
         node.put_hook(name, "start", "#!/bin/sh\nwhile :; do echo >> ticks; sleep 0.05; done\n");
         node.plab(&["restart", name]).ok();

@@ -39,6 +39,11 @@ pub fn main() -> ExitCode {
         eprintln!("capsule-init: is started by plabd as PID 1 of a capsule; not by hand");
         return ExitCode::from(2);
     }
+    // Whatever plabd may have inherited and passed on: nobody here owns a descriptor above the link yet.
+    // SAFETY: no object of this process has been made that owns one of these descriptors.
+    if unsafe { libc::syscall(libc::SYS_close_range, LINK_FD + 1, libc::c_uint::MAX, 0) } != 0 {
+        return ExitCode::FAILURE;
+    }
     // SAFETY: plabd places the socket there before exec, and nothing else in this process has taken it.
     let link = unsafe { OwnedFd::from_raw_fd(LINK_FD) };
     match run(link) {

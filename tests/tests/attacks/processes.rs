@@ -77,8 +77,8 @@ fn pid_one(stage: &Stage) -> Vec<Case> {
         attack("take-inits-descriptor", "the node's socket", "pidfd-getfd 1 3", Errno(libc::EPERM))
             .control(format!("pidfd-getfd {host} 0"))
             .into(),
-        attack("compare-with-init", what, "kcmp 1", Errno(libc::EPERM)).control(format!("kcmp {host}")).into(),
-        attack("locate-inits-pages", what, "move-pages 1", Errno(libc::EPERM)).control(format!("move-pages {host}")).into(),
+        attack("compare-with-init", what, "kcmp 1", Errno(libc::ENOSYS)).control(format!("kcmp {host}")).into(),
+        attack("locate-inits-pages", what, "move-pages 1", Errno(libc::ENOSYS)).control(format!("move-pages {host}")).into(),
         attack("cpu-limit-on-init", what, format!("prlimit 1 {} 1", libc::RLIMIT_CPU), Errno(libc::EPERM))
             .judge(alive)
             .control_at(Place::Nobody)

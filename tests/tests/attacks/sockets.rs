@@ -150,10 +150,5 @@ fn old_ipc(stage: &Stage) -> Vec<Case> {
             .control_at(Place::Nobody)
             .into(),
     );
-    cases.push(
-        attack("message-queue-of-neighbour", "a neighbour's queues", format!("mq {}", stage.neighbour_name), Errno(libc::ENOENT))
-            .control_at(Place::Neighbour)
-            .into(),
-    );
     cases
 }

@@ -50,6 +50,7 @@ impl Drop for Swept {
 }
 
 /// An actor that holds what it took until it is let go.
+#[derive(Debug)]
 pub struct Held {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -59,16 +60,23 @@ pub struct Held {
 impl Held {
     /// Starts it and waits until it says that it is ready.
     ///
+    /// # Errors
+    /// What it came to, if it ends instead.
+    ///
     /// # Panics
-    /// It ends instead.
-    pub fn start(mut command: Command) -> Self {
+    /// It cannot be started.
+    pub fn start(mut command: Command) -> Result<Self, Seen> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start an actor");
         let stdin = child.stdin.take();
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
         stdout.read_line(&mut line).expect("read");
-        assert_eq!(line, "ready\n", "an actor did not get ready");
-        Self { child, stdin, stdout }
+        if line == "ready\n" {
+            return Ok(Self { child, stdin, stdout });
+        }
+        drop(stdin);
+        let status = child.wait().expect("wait");
+        Err(seen(status.code(), &line))
     }
 
     /// The process that was started.
@@ -143,7 +151,8 @@ impl Stage {
         let view = format!("[view]\npaths = [\"ro:{}\"]", stage.shared.display());
         stage.node.define(ATTACKER, &format!("[memory]\nmax = \"64M\"\n[tasks]\nmax = 64\n{view}"));
         stage.node.define(NEIGHBOUR, "[memory]\nmax = \"64M\"\n[tasks]\nmax = 64");
-        stage.node.define(HOG, "[memory]\nmax = \"64M\"\n[tasks]\nmax = 40");
+        // As much as a definition that says nothing gets: enough to run other things out first.
+        stage.node.define(HOG, "[memory]\nmax = \"256M\"\n[tasks]\nmax = 40");
         let actor = std::fs::read(stage.actor()).expect("read the actor");
         for slice in [ATTACKER, NEIGHBOUR, HOG] {
             stage.node.put(slice, "attacker", &actor, 0o755);
@@ -164,6 +173,7 @@ impl Stage {
         let built = Path::new(env!("CARGO_BIN_EXE_attacker"));
         std::fs::copy(built, self.actor()).expect("copy the actor");
         chmod(&self.actor(), 0o755);
+        std::fs::copy("/usr/bin/true", self.outside.join("true")).expect("copy a program");
         for (path, mode) in [(self.shared.join("wide"), 0o666), (self.outside.join("wide"), 0o666)] {
             std::fs::write(&path, "as it was\n").expect("write");
             chmod(&path, mode);
@@ -180,8 +190,9 @@ impl Stage {
 
     fn start_victims(&mut self) {
         let args = |name: &str| vec!["victim".to_owned(), self.key.to_string(), name.to_owned(), "300".to_owned()];
-        let neighbour = Held::start(self.command(Place::Neighbour, &args(&self.neighbour_name)));
-        let host = Held::start(self.command(Place::Nobody, &args(&self.host_name)));
+        let start = |place, name| Held::start(self.command(place, &args(name))).expect("a victim");
+        let neighbour = start(Place::Neighbour, &self.neighbour_name);
+        let host = start(Place::Nobody, &self.host_name);
         // timeout(1) runs the actor as its child.
         self.host_pid = eventually("the victim outside is there", || child_of(host.pid()));
         let uid = self.uid(NEIGHBOUR);
@@ -303,6 +314,16 @@ impl Stage {
         }
         let secret = std::fs::read_to_string(self.home(NEIGHBOUR).join("secret")).unwrap_or_default();
         if secret == "the neighbour's\n" { Ok(()) } else { Err(format!("the neighbour's secret is now {secret:?}")) }
+    }
+
+    /// Starts a slice's capsule again unless it runs: taking too much may have ended it.
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn revive(&self, slice: &str) {
+        if self.node.status(slice)["state"] != "running" {
+            self.node.plab(&["restart", slice]).ok();
+        }
     }
 
     /// Lets the victims go and ends the node.

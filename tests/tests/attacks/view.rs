@@ -18,12 +18,12 @@ const KINDS: [(&str, i32); 8] = [
 
 /// The cases.
 pub fn cases(stage: &Stage) -> Vec<Case> {
-    let mut cases = namespaces();
+    let mut cases = namespaces(stage);
     cases.extend(mounts(stage));
     cases
 }
 
-fn namespaces() -> Vec<Case> {
+fn namespaces(stage: &Stage) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     for (name, flag) in KINDS {
         let place = if name == "user" { Place::Nobody } else { Place::Root };
@@ -62,6 +62,7 @@ fn namespaces() -> Vec<Case> {
         cases.push(
             attack(&format!("setns-init-{kind}"), "the capsule's namespaces", format!("setns /proc/1/ns/{kind}"), Errno(libc::EACCES))
                 // Nobody joins the user namespace that it is in already.
+                .control(format!("setns /proc/{}/ns/{kind}", stage.host_pid))
                 .control_is(if kind == "user" { Errno(libc::EINVAL) } else { crate::case::Expect::Works })
                 .into(),
         );
@@ -69,6 +70,7 @@ fn namespaces() -> Vec<Case> {
     cases.push(attack("setns-self-net", "the filter on setns", "setns /proc/self/ns/net", Errno(libc::EPERM)).into());
     cases.push(
         attack("setns-pidfd", "the capsule's namespaces", format!("setns-pidfd 1 {}", libc::CLONE_NEWNET), Errno(libc::EPERM))
+            .control(format!("setns-pidfd {} {}", stage.host_pid, libc::CLONE_NEWNET))
             .into(),
     );
     cases

@@ -29,16 +29,21 @@ fn pidfd_signal(args: &[String]) -> Attempt {
     attempt(libc::SYS_pidfd_send_signal, &mut [Arg::Int(pidfd), Arg::Int(int(args, 1)), Arg::Null, Arg::Int(0)])
 }
 
-/// Attaches; ending lets the traced process go again.
+/// Attaches, and lets the traced process go on as it was.
 fn trace(request: u32, args: &[String]) -> Attempt {
-    attempt(libc::SYS_ptrace, &mut [Arg::Int(request.into()), Arg::Int(int(args, 0)), Arg::Null, Arg::Null])
+    let pid = int(args, 0);
+    let result = attempt(libc::SYS_ptrace, &mut [Arg::Int(request.into()), Arg::Int(pid), Arg::Null, Arg::Null])?;
+    if request == libc::PTRACE_ATTACH {
+        crate::sys::wait_for(pid as i32)?;
+        call(libc::SYS_ptrace, &mut [Arg::Int(libc::PTRACE_DETACH.into()), Arg::Int(pid), Arg::Null, Arg::Null])?;
+    }
+    Ok(result)
 }
 
-/// `vm-read PID [ADDRESS]`: no byte is needed to learn whether it is allowed, but one is asked for.
+/// `vm-read PID`: eight bytes from where nothing need be; to be refused by the address is to be let in.
 fn remote_memory(number: i64, args: &[String]) -> Attempt {
-    let address = u64::try_from(if args.len() > 1 { int(args, 1) } else { 0x40_0000 }).unwrap_or_default();
     let buffer = [0_u8; 8];
-    let (here, there) = (words(&[buffer.as_ptr() as u64, 0]), words(&[address, 0]));
+    let (here, there) = (words(&[buffer.as_ptr() as u64, 8]), words(&[0x1000, 8]));
     attempt(
         number,
         &mut [Arg::Int(int(args, 0)), Arg::In(&here), Arg::Int(1), Arg::In(&there), Arg::Int(1), Arg::Int(0)],

@@ -159,12 +159,12 @@ fn forge_credentials(_: &[String]) -> Attempt {
 }
 
 /// `udp-memory MIB`: leaves datagrams unread in loopback sockets until so much lies in the kernel: memory that is
-/// nobody's unless sockets are charged. What could not be queued in 4000 sockets is ENOBUFS.
+/// nobody's unless sockets are charged. What could not be queued in 8000 sockets is ENOBUFS.
 fn udp_memory(args: &[String]) -> Attempt {
     let wanted = int(args, 0) as usize * (1 << 20);
     let datagram = vec![0; 32 << 10];
     let (mut held, mut queued) = (Vec::new(), 0);
-    while queued < wanted && held.len() < 4000 {
+    while queued < wanted && held.len() < 8000 {
         let receiver = std::net::UdpSocket::bind("127.0.0.1:0").map_err(|e| number(&e))?;
         let address = receiver.local_addr().map_err(|e| number(&e))?;
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").map_err(|e| number(&e))?;

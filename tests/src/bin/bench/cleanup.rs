@@ -1,16 +1,23 @@
 //! An end that leaves nothing, also when the bench is interrupted or panics: a release build aborts on a panic, so
 //! no destructor runs then.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use plab_tests::{binary, leftovers};
+use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A drain of a thousand capsules, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where the handler writes to.
+static TOLD: OnceLock<OwnedFd> = OnceLock::new();
 
 static ROOTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -31,36 +38,43 @@ pub fn arm() {
         shown(info);
         end_all(true);
     }));
-    let signals = ending_signals();
-    // SAFETY: the set was initialised; no other thread runs yet, so all threads to come block the signals. Programs
-    // that the standard library starts do not inherit that.
-    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const signals, std::ptr::null_mut()) };
+    let Ok((read, write)) = pipe_with(PipeFlags::CLOEXEC) else { return };
+    if TOLD.set(write).is_err() {
+        return;
+    }
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        catch(signal);
+    }
     std::thread::spawn(move || {
-        // SAFETY: siginfo_t is plain data, for which zeroes are a value.
-        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-        let mut signal = -1;
-        // Also interrupted by what is none of these signals.
-        while signal < 0 {
-            // SAFETY: set and info are ours and live through the call.
-            signal = unsafe { libc::sigwaitinfo(&raw const signals, &raw mut info) };
+        let mut told = [0; 2];
+        if File::from(read).read_exact(&mut told).is_ok() {
+            eprintln!("\nbench: interrupted; taking the node down");
+            // What a terminal sends, it sends to plabd as well, and plabd takes a second signal as impatience.
+            end_all(told[1] == 0);
+            std::process::exit(128 + i32::from(told[0]));
         }
-        eprintln!("\nbench: interrupted; taking the node down");
-        // What a terminal sends, it sends to plabd as well, and plabd takes a second signal as impatience.
-        end_all(info.si_code != libc::SI_KERNEL);
-        std::process::exit(128 + signal);
     });
 }
 
-fn ending_signals() -> libc::sigset_t {
-    let mut set = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
-    // SAFETY: the set is ours to initialise.
-    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        // SAFETY: initialised above; the numbers are signals.
-        unsafe { libc::sigaddset(set.as_mut_ptr(), signal) };
+/// With a handler, not by blocking: programs that are started inherit a blocked signal, and plabd ends by one.
+fn catch(signal: libc::c_int) {
+    let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = tell;
+    // SAFETY: sigaction is plain data, for which zeroes are a value: no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as libc::sighandler_t;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    // SAFETY: the action is initialised, and its handler does nothing that a handler may not.
+    unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+}
+
+/// The handler: passes on which signal it was and whether the terminal sent it.
+extern "C" fn tell(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    // SAFETY: the kernel gives a handler of this kind a valid pointer.
+    let from_terminal = unsafe { (*info).si_code } == libc::SI_KERNEL;
+    if let (Some(pipe), Ok(signal)) = (TOLD.get(), u8::try_from(signal)) {
+        // write(2) may be called here. A pipe that is full has told already.
+        rustix::io::write(pipe, &[signal, u8::from(from_terminal)]).ok();
     }
-    // SAFETY: initialised above.
-    unsafe { set.assume_init() }
 }
 
 fn end_all(tell: bool) {
@@ -69,7 +83,7 @@ fn end_all(tell: bool) {
         end(&root, tell);
         // A node that has capsules and no plabd: a last plabd puts things in order.
         if !leftovers::of_node(&root, 0..=0).iter().all(|left| left.starts_with("process")) {
-            let log = || std::fs::File::options().append(true).open(root.join("plabd.log")).map_or_else(|_| Stdio::null(), Stdio::from);
+            let log = || File::options().append(true).open(root.join("plabd.log")).map_or_else(|_| Stdio::null(), Stdio::from);
             let last = Command::new(binary("plabd")).args(["--drain-on-exit", "--root"]).arg(&root).stderr(log()).spawn();
             if last.is_ok() {
                 wait_until(|| std::os::unix::net::UnixStream::connect(root.join("run/planetlab/control.sock")).is_ok());

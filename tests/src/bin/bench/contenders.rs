@@ -82,19 +82,41 @@ fn find(program: &str) -> Result<String, Failure> {
         .ok_or_else(|| format!("there is no {program}").into())
 }
 
-/// A view such as a capsule has: the system read-only, own /proc, /dev and /tmp, one writable home.
+/// A capsule's view, mount for mount: the system and the CPUs read-only, own /proc with the same masks, own /dev,
+/// three writable directories. Of a capsule's other layers (limits, its own UID, seccomp, Landlock) it has none.
 fn bwrap(directory: &Path) -> Result<Program, Failure> {
-    let home = directory.join("home");
-    std::fs::create_dir(&home)?;
     let mut words: Vec<String> = vec![find("bwrap")?];
-    words.extend(["--unshare-pid", "--unshare-ipc", "--unshare-cgroup", "--ro-bind", "/usr", "/usr"].map(str::to_owned));
+    let mut add = |more: &[&str]| words.extend(more.iter().map(|&word| word.to_owned()));
+    add(&["--unshare-pid", "--unshare-ipc", "--unshare-cgroup", "--ro-bind", "/usr", "/usr"]);
     for name in merged() {
-        words.extend(["--symlink".to_owned(), format!("usr/{name}"), format!("/{name}")]);
+        add(&["--symlink", &format!("usr/{name}"), &format!("/{name}")]);
     }
-    words.extend(["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/home", "--bind"].map(str::to_owned));
-    words.extend([home.display().to_string(), "/home/bench".to_owned()]);
-    words.extend(["--new-session", "--die-with-parent", COMMAND].map(str::to_owned));
+    add(&["--ro-bind", CPUS, CPUS, "--proc", "/proc", "--dev", "/dev"]);
+    for file in masked() {
+        add(&["--ro-bind", "/dev/null", &file]);
+    }
+    for (own, at) in OWN {
+        let own = directory.join(own);
+        std::fs::create_dir(&own)?;
+        add(&["--bind", &own.display().to_string(), at]);
+    }
+    add(&["--new-session", "--die-with-parent", COMMAND]);
     Program::new(&words)
+}
+
+/// What a capsule sees of /sys.
+const CPUS: &str = "/sys/devices/system/cpu";
+
+/// Directories of its own, and where it sees them.
+const OWN: [(&str, &str); 4] =
+    [("home", "/home/bench"), ("tmp", "/tmp"), ("var-tmp", "/var/tmp"), ("identity", "/run/planetlab")];
+
+/// What is covered in a capsule's /proc, as far as this kernel has it.
+fn masked() -> impl Iterator<Item = String> {
+    ["keys", "key-users", "kmsg", "kallsyms", "kpagecount", "kpageflags", "kpagecgroup", "timer_list"]
+        .into_iter()
+        .map(|name| format!("/proc/{name}"))
+        .filter(|file| Path::new(file).exists())
 }
 
 /// `/bin` and the like, which are links into `/usr`.
@@ -215,14 +237,27 @@ fn hide_second_cgroups() -> Result<(), Failure> {
 
 fn make_bundle(bundle: &Path) -> Result<(), Failure> {
     let root = bundle.join("rootfs");
-    for directory in ["usr", "proc", "dev", "tmp", "home/bench"] {
+    for directory in ["usr", "proc", "dev", "sys/devices/system/cpu"] {
         std::fs::create_dir_all(root.join(directory))?;
     }
-    std::fs::create_dir(bundle.join("home"))?;
+    let mount = |at: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": at, "type": kind, "source": source, "options": options });
+    let mut mounts = vec![
+        mount("/usr", "bind", "/usr", &["bind", "ro", "nosuid", "nodev"]),
+        mount(CPUS, "bind", CPUS, &["bind", "ro", "nosuid", "nodev", "noexec"]),
+        mount("/proc", "proc", "proc", &["nosuid", "nodev", "noexec"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+        mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777"]),
+    ];
+    for (own, at) in OWN {
+        std::fs::create_dir_all(root.join(at.trim_start_matches('/')))?;
+        let own = bundle.join(own);
+        std::fs::create_dir(&own)?;
+        mounts.push(mount(at, "bind", &own.display().to_string(), &["bind", "nosuid", "nodev"]));
+    }
     for name in merged() {
         symlink(format!("usr/{name}"), root.join(name))?;
     }
-    let mount = |at: &str, kind: &str, source: &str, options: &[&str]| json!({ "destination": at, "type": kind, "source": source, "options": options });
     let config = json!({
         "ociVersion": "1.0.0",
         "process": {
@@ -235,16 +270,12 @@ fn make_bundle(bundle: &Path) -> Result<(), Failure> {
             "noNewPrivileges": true,
         },
         "root": { "path": "rootfs", "readonly": true },
-        "mounts": [
-            mount("/usr", "bind", "/usr", &["bind", "ro", "nosuid", "nodev"]),
-            mount("/proc", "proc", "proc", &["nosuid", "nodev", "noexec"]),
-            mount("/dev", "tmpfs", "tmpfs", &["nosuid", "mode=755", "size=65536k"]),
-            mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
-            mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777"]),
-            mount("/tmp", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=1777"]),
-            mount("/home/bench", "bind", &bundle.join("home").display().to_string(), &["bind", "nosuid", "nodev"]),
-        ],
-        "linux": { "namespaces": [{ "type": "pid" }, { "type": "ipc" }, { "type": "mount" }] },
+        "mounts": mounts,
+        "linux": {
+            "namespaces": [{ "type": "pid" }, { "type": "ipc" }, { "type": "mount" }],
+            "maskedPaths": masked().collect::<Vec<_>>(),
+            "readonlyPaths": ["/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"],
+        },
     });
     std::fs::write(bundle.join("config.json"), serde_json::to_vec_pretty(&config)?)?;
     Ok(())
