@@ -153,7 +153,9 @@ pub fn view(pid: i32, slice: &str) -> Result<Vec<Row>, KernelError> {
 /// When a process was started, in seconds since 1970; none if it is gone.
 pub fn started_at(pid: i32) -> Option<i64> {
     use procfs::CurrentSI;
+    // The kernel computes all of /proc/stat for this one line; it does not change while the machine is up.
+    static BOOT: std::sync::OnceLock<Option<u64>> = std::sync::OnceLock::new();
     let ticks = Process::new(pid).and_then(|process| process.stat()).ok()?.starttime;
-    let boot = procfs::KernelStats::current().ok()?.btime;
+    let boot = (*BOOT.get_or_init(|| procfs::KernelStats::current().ok().map(|stats| stats.btime)))?;
     i64::try_from(boot + ticks / procfs::ticks_per_second()).ok()
 }

@@ -241,6 +241,16 @@ impl CapsuleCgroup {
         Ok((asked.trim() == "1", events.lines().any(|line| line == "frozen 1")))
     }
 
+    /// Whether any process is here.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn populated(&self) -> Result<bool, KernelError> {
+        let events = read_small(self.unified.as_fd(), "cgroup.events")
+            .tried("read cgroup.events", &self.unified_path)?;
+        Ok(events.lines().any(|line| line == "populated 1"))
+    }
+
     /// What the capsule uses now; what cannot be read counts as 0.
     pub fn usage(&self) -> Usage {
         let stat = read_small(self.unified.as_fd(), "cpu.stat").unwrap_or_default();

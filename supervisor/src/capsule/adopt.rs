@@ -14,7 +14,12 @@ pub enum Found {
     /// Nothing at all.
     Nothing,
     /// It runs, and this is its capsule-init.
-    Running(Capsule),
+    Running {
+        /// The capsule.
+        capsule: Capsule,
+        /// Whether it is frozen, or about to be.
+        frozen: bool,
+    },
     /// Remains that must be cleared away: the message says what.
     Remains(String),
 }
@@ -25,14 +30,15 @@ pub enum Found {
 /// The cgroup file system cannot be read.
 pub fn find(machine: &Machine, slice: &str, uid: u32) -> Result<Found, KernelError> {
     let Some(cgroup) = machine.tree.capsule_cgroup(slice)? else { return Ok(Found::Nothing) };
-    if !machine.tree.populated(slice)? {
+    if !cgroup.populated()? {
         return Ok(Found::Remains("its cgroup was left empty".into()));
     }
     let (link, pidfd, pid) = match reach(machine, slice, uid) {
         Ok(reached) => reached,
         Err(error) => return Ok(Found::Remains(error.to_string())),
     };
-    Ok(Found::Running(Capsule { pidfd, pid, link, oom: cgroup.oom_event()? }))
+    let (frozen, _) = cgroup.frozen()?;
+    Ok(Found::Running { capsule: Capsule { pidfd, pid, link, oom: cgroup.oom_event()? }, frozen })
 }
 
 /// Connects to the capsule's socket and makes sure that a process of the slice's listens there: listen(2) was
@@ -52,11 +58,13 @@ fn reach(machine: &Machine, slice: &str, uid: u32) -> Result<(OwnedFd, OwnedFd, 
     if peer.uid.as_raw() != uid {
         return Err(failed(Errno::PERM));
     }
-    let pidfd = peer_pidfd(&socket)
-        .or_else(|_| rustix::process::pidfd_open(peer.pid, rustix::process::PidfdFlags::empty()))
-        .map_err(failed)?;
     let pid = peer.pid.as_raw_nonzero().get();
-    // On a kernel without SO_PEERPIDFD the PID could have been reused between the two calls; its cgroup tells.
+    if let Ok(pidfd) = peer_pidfd(&socket) {
+        return Ok((socket, pidfd, pid));
+    }
+    // An older kernel: the PID could be another's by the time it is opened; what its cgroup is tells.
+    let pidfd =
+        rustix::process::pidfd_open(peer.pid, rustix::process::PidfdFlags::empty()).map_err(failed)?;
     let own = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))
         .map_err(|error| KernelError::new("read the cgroup of capsule-init of", slice, error))?;
     if !own.lines().any(|line| line.starts_with("0::") && line.ends_with(&format!("/{slice}"))) {

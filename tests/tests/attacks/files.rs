@@ -83,7 +83,7 @@ fn links(stage: &Stage) -> Vec<Case> {
             .control(format!("unlink {outside}/linked"))
             .into(),
         attack("give-file-away", "a neighbour's quota", format!("chown attacker {}", stage.uid(NEIGHBOUR)), Errno(libc::EPERM))
-            .control(format!("chown {outside}/linked-setuid 0"))
+            .control(format!("chown {outside}/created 0"))
             .into(),
         attack("file-capability", "the host's capabilities", "setxattr attacker security.capability", Errno(libc::EPERM))
             .control(format!("setxattr {outside}/created security.capability"))

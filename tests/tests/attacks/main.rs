@@ -40,7 +40,13 @@ fn attacks_come_to_nothing() {
     for (group, cases) in groups {
         let begun = std::time::Instant::now();
         for Case { name, against, run } in cases {
-            rows.push((group, name, against, run(&stage)));
+            let begun = std::time::Instant::now();
+            eprintln!("BEGIN {name}");
+            let tried = run(&stage);
+            if begun.elapsed().as_secs() > 0 {
+                println!("{group}/{name} took {:.1?}", begun.elapsed());
+            }
+            rows.push((group, name, against, tried));
         }
         println!("{group}: {:.1?}", begun.elapsed());
     }

@@ -8,6 +8,25 @@ use crate::stage::{ATTACKER, HOG, Stage};
 pub fn cases(stage: &Stage) -> Vec<Case> {
     let mut cases = others(stage);
     cases.extend(pid_one(stage));
+    for (name, resource, low) in [
+        ("cpu-limit-on-init", libc::RLIMIT_CPU, 1),
+        ("descriptor-limit-on-init", libc::RLIMIT_NOFILE, 3),
+    ] {
+        // Where this works it may cost the capsule: not the one that the other cases need.
+        let host = stage.host_pid;
+        cases.push(
+            attack(name, "PID 1 of the capsule", format!("prlimit 1 {resource} {low}"), Errno(libc::EPERM))
+                .at(Place::Hog)
+                .judge(|stage| {
+                    let runs = stage.node.exec(HOG, &["true"]).code == 0;
+                    stage.node.plab(&["restart", HOG]).ok();
+                    if runs { Ok(()) } else { Err("the capsule runs no commands any more".into()) }
+                })
+                .control_at(Place::Nobody)
+                .control(format!("prlimit {host} {resource} 1000"))
+                .into(),
+        );
+    }
     cases.push(kill_everything());
     cases.push(outlive());
     cases.push(restart_while_forking());
@@ -43,7 +62,6 @@ fn others(stage: &Stage) -> Vec<Case> {
             .control(format!("pidfd-signal {neighbour} 0"))
             .into(),
         attack("trace-neighbour", "a neighbour's process", format!("ptrace-attach {neighbour}"), Errno(libc::ESRCH))
-            .control_at(Place::Nobody)
             .control(format!("ptrace-attach {host}"))
             .into(),
         attack("limit-neighbour", "a neighbour's process", format!("prlimit {neighbour} {} 0", libc::RLIMIT_CORE), Errno(libc::ESRCH))
@@ -79,16 +97,6 @@ fn pid_one(stage: &Stage) -> Vec<Case> {
             .into(),
         attack("compare-with-init", what, "kcmp 1", Errno(libc::ENOSYS)).control(format!("kcmp {host}")).into(),
         attack("locate-inits-pages", what, "move-pages 1", Errno(libc::ENOSYS)).control(format!("move-pages {host}")).into(),
-        attack("cpu-limit-on-init", what, format!("prlimit 1 {} 1", libc::RLIMIT_CPU), Errno(libc::EPERM))
-            .judge(alive)
-            .control_at(Place::Nobody)
-            .control(format!("prlimit {host} {} 1000", libc::RLIMIT_CPU))
-            .into(),
-        attack("descriptor-limit-on-init", what, format!("prlimit 1 {} 3", libc::RLIMIT_NOFILE), Errno(libc::EPERM))
-            .judge(alive)
-            .control_at(Place::Nobody)
-            .control(format!("prlimit {host} {} 300", libc::RLIMIT_NOFILE))
-            .into(),
     ];
     for file in ["environ", "mem", "maps", "auxv", "stack", "syscall"] {
 

@@ -124,11 +124,11 @@ impl Task {
         let found = find(&self.node.machine, &self.slice.name, self.uid());
         let remains = match found {
             Ok(Found::Nothing) => return,
-            Ok(Found::Running(capsule)) => {
+            Ok(Found::Running { capsule, frozen }) => {
                 let pid = capsule.pid;
                 match self.take(capsule) {
                     Ok(()) => {
-                        self.adopted(pid);
+                        self.adopted(pid, frozen);
                         return;
                     }
                     Err(error) => error.to_string(),
@@ -143,16 +143,7 @@ impl Task {
         }
     }
 
-    pub(super) fn adopted(&mut self, pid: i32) {
-        let frozen = self
-            .node
-            .machine
-            .tree
-            .capsule_cgroup(&self.slice.name)
-            .ok()
-            .flatten()
-            .and_then(|cgroup| cgroup.frozen().ok())
-            .is_some_and(|(asked, _)| asked);
+    pub(super) fn adopted(&mut self, pid: i32, frozen: bool) {
         if let Some(up) = &mut self.up {
             up.frozen = frozen;
         }

@@ -47,7 +47,7 @@ impl Task {
         let Some(up) = &mut self.up else { return };
         up.relink = None;
         let problem = match found {
-            Ok(Found::Running(capsule)) if up.pid == capsule.pid => match Link::new(capsule.link) {
+            Ok(Found::Running { capsule, .. }) if up.pid == capsule.pid => match Link::new(capsule.link) {
                 Ok(link) => {
                     let link = Rc::new(link);
                     up.link = Some(Rc::clone(&link));
@@ -56,7 +56,7 @@ impl Task {
                 }
                 Err(error) => error.to_string(),
             },
-            Ok(Found::Running(_)) => "another process answers for it".to_owned(),
+            Ok(Found::Running { .. }) => "another process answers for it".to_owned(),
             Ok(Found::Remains(what)) => what,
             Ok(Found::Nothing) => "its cgroup is gone".to_owned(),
             Err(error) => error.to_string(),

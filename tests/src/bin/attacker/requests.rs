@@ -15,6 +15,7 @@ pub const PRIMITIVES: &[Primitive] = &[
     ("ask-bytes", ask_bytes),
     ("ask-with", ask_with),
     ("ask-arguments", ask_arguments),
+    ("exec-with", exec_with),
     ("connections", connections),
     ("sessions", sessions),
     ("deaf", deaf),
@@ -123,6 +124,31 @@ fn ask_with(args: &[String]) -> Attempt {
         last = answer(stream);
     }
     last
+}
+
+/// `exec-with SOCKET SLICE PATH COMMAND…`: a command whose standard input is this file or directory; what it says.
+fn exec_with(args: &[String]) -> Attempt {
+    let stdin = std::fs::File::open(arg(args, 2)).map_err(|e| number(&e))?;
+    let (near, far) = rustix::net::socketpair(
+        rustix::net::AddressFamily::UNIX,
+        rustix::net::SocketType::SEQPACKET,
+        rustix::net::SocketFlags::CLOEXEC,
+        None,
+    )
+    .map_err(rustix::io::Errno::raw_os_error)?;
+    let (mut output, input) = std::io::pipe().map_err(|e| number(&e))?;
+    let line = serde_json::json!({ "v": 1, "request": "exec", "slice": arg(args, 1), "argv": args[3..], "tty": null });
+    let stream = connect(arg(args, 0))?;
+    send_with(&stream, format!("{line}\n").as_bytes(), &[far.as_fd(), stdin.as_fd(), input.as_fd(), input.as_fd()])?;
+    drop((far, input));
+    let reply = answer(stream)?;
+    if !reply.contains("started") {
+        return Ok(reply);
+    }
+    let word = first_word(&near)?;
+    let mut said = String::new();
+    output.read_to_string(&mut said).map_err(|e| number(&e))?;
+    Ok(format!("{word} {}", said.trim()))
 }
 
 /// An exec request with a session socket and three descriptors; the reply and this side of the session.
