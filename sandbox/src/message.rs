@@ -41,8 +41,8 @@ pub enum ToInit {
         id: u64,
         /// Which.
         hook: Hook,
-        /// Killed after this many milliseconds.
-        limit_ms: u64,
+        /// Killed after this many milliseconds; a service may stay.
+        limit_ms: Option<u64>,
     },
     /// The definition's times changed.
     Times(Times),
@@ -171,7 +171,7 @@ pub struct State {
     pub last_run_id: u64,
     /// Each hook that was due at least once.
     pub hooks: BTreeMap<Hook, HookState>,
-    /// The hooks that have a runnable script now.
+    /// The hooks in whose place something is now, be it runnable or not.
     pub present: Vec<Hook>,
     /// The first line the last `status` printed.
     pub status_line: Option<String>,

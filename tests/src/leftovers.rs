@@ -27,7 +27,11 @@ fn cgroups(name: &str) -> Vec<String> {
         if base.is_dir() {
             found.push(format!("cgroup {}", base.display()));
             let inner = std::fs::read_dir(&base).into_iter().flatten().flatten();
-            found.extend(inner.filter(|entry| entry.path().is_dir()).map(|entry| format!("cgroup {}", entry.path().display())));
+            found.extend(
+                inner
+                    .filter(|entry| entry.path().is_dir())
+                    .map(|entry| format!("cgroup {}", entry.path().display())),
+            );
         }
     }
     found
@@ -48,7 +52,9 @@ pub fn processes(uids: std::ops::RangeInclusive<u32>) -> Vec<String> {
         if status.lines().any(|line| line.starts_with("State:\tZ")) {
             continue;
         }
-        let uid = status.lines().find_map(|line| line.strip_prefix("Uid:\t")?.split('\t').next()?.parse::<u32>().ok());
+        let uid = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Uid:\t")?.split('\t').next()?.parse::<u32>().ok());
         let owner = entry.metadata().map(|meta| meta.uid()).unwrap_or(0);
         if uid.is_some_and(|uid| uids.contains(&uid)) || uids.contains(&owner) {
             let command = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();

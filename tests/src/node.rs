@@ -226,9 +226,7 @@ impl TestNode {
 
     /// A definition with this at its end.
     pub fn definition(slice: &str, more: &str) -> String {
-        format!(
-            "name = \"{slice}\"\ncontact = \"pi@example.org\"\nnodes = [\"node1.example.org\"]\n{more}\n"
-        )
+        format!("name = \"{slice}\"\ncontact = \"pi@example.org\"\nnodes = [\"node1.example.org\"]\n{more}\n")
     }
 
     /// Defines a slice (through `plab apply`) and waits until it is in effect.
@@ -256,7 +254,9 @@ impl TestNode {
     /// # Panics
     /// It cannot be written.
     pub fn put(&self, slice: &str, path: &str, content: &[u8], mode: u32) {
-        let script = format!("mkdir -p \"$(dirname '{path}')\" && cat > '{path}.part' && chmod {mode:o} '{path}.part' && mv '{path}.part' '{path}'");
+        let script = format!(
+            "mkdir -p \"$(dirname '{path}')\" && cat > '{path}.part' && chmod {mode:o} '{path}.part' && mv '{path}.part' '{path}'"
+        );
         self.plab_with_input(&["exec", slice, "--", "bash", "-c", &script], content).ok();
     }
 
@@ -266,7 +266,13 @@ impl TestNode {
     /// plabd does not answer with JSON.
     pub fn status(&self, slice: &str) -> Value {
         let all = self.node_status();
-        all["slices"].as_array().into_iter().flatten().find(|entry| entry["name"] == slice).cloned().unwrap_or(Value::Null)
+        all["slices"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|entry| entry["name"] == slice)
+            .cloned()
+            .unwrap_or(Value::Null)
     }
 
     /// The whole status as JSON.
@@ -332,9 +338,15 @@ impl Drop for TestNode {
             let pid = rustix::process::Pid::from_child(&daemon);
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
             daemon.wait().ok();
-        } else if let Ok(mut daemon) = Command::new(binary("plabd")).args(["--drain-on-exit", "--root"]).arg(&self.root).spawn() {
+        } else if let Ok(mut daemon) =
+            Command::new(binary("plabd")).args(["--drain-on-exit", "--root"]).arg(&self.root).spawn()
+        {
             std::thread::sleep(std::time::Duration::from_secs(2));
-            rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), rustix::process::Signal::TERM).ok();
+            rustix::process::kill_process(
+                rustix::process::Pid::from_child(&daemon),
+                rustix::process::Signal::TERM,
+            )
+            .ok();
             daemon.wait().ok();
         }
         std::fs::remove_dir_all(&self.root).ok();

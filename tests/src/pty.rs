@@ -27,15 +27,24 @@ impl Pty {
     /// # Panics
     /// There is no terminal to be had, or `plab` cannot be started.
     pub fn start(node: &TestNode, args: &[&str], (rows, cols): (u16, u16)) -> Self {
-        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("open a terminal");
+        let master =
+            openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("open a terminal");
         grantpt(&master).expect("grantpt");
         unlockpt(&master).expect("unlockpt");
         let name = ptsname(&master, Vec::new()).expect("ptsname");
-        let slave = openat(CWD, name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).expect("open its slave");
+        let slave = openat(CWD, name, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())
+            .expect("open its slave");
         resize(&master, rows, cols);
         let copy = || slave.try_clone().expect("dup");
         let mut command = Command::new(binary("plab"));
-        command.arg("--root").arg(node.root()).args(args).env("TERM", "xterm").stdin(copy()).stdout(copy()).stderr(copy());
+        command
+            .arg("--root")
+            .arg(node.root())
+            .args(args)
+            .env("TERM", "xterm")
+            .stdin(copy())
+            .stdout(copy())
+            .stderr(copy());
         // SAFETY: between fork and exec only two system calls are made, of which neither allocates or locks.
         unsafe {
             command.pre_exec(|| {
@@ -87,7 +96,10 @@ impl Pty {
     /// # Panics
     /// It never is.
     pub fn await_shown(&self, text: &str) {
-        eventually_or(|| self.shown().contains(text).then_some(()), || format!("the terminal shows {text:?}; it shows {:?}", self.shown()));
+        eventually_or(
+            || self.shown().contains(text).then_some(()),
+            || format!("the terminal shows {text:?}; it shows {:?}", self.shown()),
+        );
     }
 
     /// Changes the window's size; the kernel tells `plab`.
@@ -112,6 +124,6 @@ impl Pty {
 }
 
 fn resize(master: impl std::os::fd::AsFd, rows: u16, cols: u16) {
-    tcsetwinsize(master, Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 }).expect("set the window's size");
+    tcsetwinsize(master, Winsize { ws_row: rows, ws_col: cols, ws_xpixel: 0, ws_ypixel: 0 })
+        .expect("set the window's size");
 }
-

@@ -15,7 +15,9 @@ impl TestNode {
 
     /// A file of a slice's home, as text; empty if there is none.
     pub fn home_file(&self, slice: &str, path: &str) -> String {
-        std::fs::read(self.home(slice).join(path)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        std::fs::read(self.home(slice).join(path))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// How many lines a file of a slice's home has: what hooks append to is how their runs are counted.
@@ -80,7 +82,10 @@ impl TestNode {
     /// plabd does not answer.
     pub fn event_messages(&self, slice: &str, kind: &str) -> Vec<String> {
         let told = self.events(Some(slice));
-        told.iter().filter(|event| event["kind"] == kind).map(|event| event["message"].as_str().unwrap_or_default().to_owned()).collect()
+        told.iter()
+            .filter(|event| event["kind"] == kind)
+            .map(|event| event["message"].as_str().unwrap_or_default().to_owned())
+            .collect()
     }
 
     /// Waits for an event of this slice and kind whose message holds this; returns the message.
@@ -100,7 +105,11 @@ impl TestNode {
     /// plabd does not answer.
     pub fn told(&self, slice: &str) -> String {
         let told = self.events(Some(slice));
-        told.iter().map(|event| format!("{} {} {}: {}\n", event["time"], event["severity"], event["kind"], event["message"])).collect()
+        told.iter()
+            .map(|event| {
+                format!("{} {} {}: {}\n", event["time"], event["severity"], event["kind"], event["message"])
+            })
+            .collect()
     }
 
     /// PID of a slice's capsule-init.
@@ -118,9 +127,13 @@ impl TestNode {
     /// There is none of that name.
     pub fn verified(&self, slice: &str, what: &str) -> Value {
         let output = self.plab(&["status", slice, "--verify", "--json"]);
-        let status: Value = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+        let status: Value =
+            serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
         let rows = status["slices"][0]["verify"].as_array().cloned().unwrap_or_default();
-        rows.iter().find(|row| row["what"] == what).cloned().unwrap_or_else(|| panic!("no row {what} in {rows:#?}"))
+        rows.iter()
+            .find(|row| row["what"] == what)
+            .cloned()
+            .unwrap_or_else(|| panic!("no row {what} in {rows:#?}"))
     }
 }
 
@@ -157,7 +170,10 @@ impl Neighbour {
         let before = node.lines(&self.name, "ticks");
         eventually("the neighbour goes on", || (node.lines(&self.name, "ticks") > before).then_some(()));
         let told = node.events(Some(&self.name));
-        let bad: Vec<_> = told.iter().filter(|event| event["severity"] == "warning" || event["severity"] == "error").collect();
+        let bad: Vec<_> = told
+            .iter()
+            .filter(|event| event["severity"] == "warning" || event["severity"] == "error")
+            .collect();
         assert!(bad.is_empty(), "the neighbour noticed: {bad:#?}");
     }
 }

@@ -36,7 +36,10 @@ fn await_running(node: &TestNode, slice: &str, name: &str) {
 }
 
 fn await_ended(node: &TestNode, slice: &str, name: &str) {
-    eventually_or(|| (processes(node, slice, name) == 0).then_some(()), || format!("{name} has ended in {slice}"));
+    eventually_or(
+        || (processes(node, slice, name) == 0).then_some(()),
+        || format!("{name} has ended in {slice}"),
+    );
 }
 
 /// How many processes of this name run in a capsule.
@@ -52,7 +55,9 @@ fn the_exit_status_is_the_commands() {
         // Of these three plab has its own meaning, too; the command's counts all the same.
         assert_eq!(node.exec("site_a", &["bash", "-c", &format!("exit {status}")]).code, status);
     }
-    for number in (1..=31).filter(|number| ![17, 18, 19, 20, 21, 22, 23, 28].contains(number)).chain([34, 40, 64]) {
+    for number in
+        (1..=31).filter(|number| ![17, 18, 19, 20, 21, 22, 23, 28].contains(number)).chain([34, 40, 64])
+    {
         let output = node.exec("site_a", &["sh", "-c", &format!("ulimit -c 0; kill -{number} $$; exit 99")]);
         assert_eq!(output.code, 128 + number, "signal {number}: {output:?}");
     }
@@ -82,9 +87,17 @@ fn what_plab_itself_cannot_do_has_its_own_status() {
     node.define("site_a", "");
     assert_eq!(node.plab(&["no-such-command"]).code, 2);
     assert_eq!(node.plab(&["status", "--no-such-option"]).code, 2);
-    for request in [&["status", "site_none"][..], &["restart", "site_none"], &["freeze", "site_none"], &["rm", "--yes", "site_none"]] {
+    for request in [
+        &["status", "site_none"][..],
+        &["restart", "site_none"],
+        &["freeze", "site_none"],
+        &["rm", "--yes", "site_none"],
+    ] {
         let output = node.plab(request);
-        assert!(output.code == 1 && output.stderr.contains("site_none") && output.stdout.is_empty(), "{output:?}");
+        assert!(
+            output.code == 1 && output.stderr.contains("site_none") && output.stdout.is_empty(),
+            "{output:?}"
+        );
     }
     // Not asked, not done.
     for answer in ["", "n\n", "\n", "site\n"] {
@@ -129,8 +142,11 @@ fn the_streams_are_the_callers_and_stay_apart() {
     // Both directions at once, byte for byte, and standard error beside.
     let sent = much(1);
     let mut child = plab(&node, &["exec", "site_a", "--", "python3", "-c", BOTH]).spawn().expect("start");
-    let (mut input, mut output, mut error) =
-        (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let (mut input, mut output, mut error) = (
+        child.stdin.take().expect("piped"),
+        child.stdout.take().expect("piped"),
+        child.stderr.take().expect("piped"),
+    );
     std::thread::scope(|scope| {
         scope.spawn(|| {
             input.write_all(&sent).expect("write");
@@ -166,7 +182,8 @@ fn the_streams_are_the_callers_and_stay_apart() {
     assert!(std::fs::read(&result).expect("read") == sent);
 
     // Whoever stops reading ends the writer; and who does not read, does not hold the command up.
-    let mut child = plab(&node, &["exec", "site_a", "--", "yes"]).stdin(Stdio::null()).spawn().expect("start");
+    let mut child =
+        plab(&node, &["exec", "site_a", "--", "yes"]).stdin(Stdio::null()).spawn().expect("start");
     let mut output = child.stdout.take().expect("piped");
     output.read_exact(&mut [0; 100]).expect("read");
     drop(output);
@@ -186,7 +203,18 @@ fn the_streams_can_be_opened_by_their_names() {
     let script = "cat /dev/stdin > /dev/stdout; echo err > /dev/stderr";
     let output = node.plab_with_input(&["exec", "site_a", "sh", "-c", script], b"in\n");
     assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (0, "in\n", "err\n"));
-    let (status, shown) = Pty::start(&node, &["exec", "site_a", "sh", "-c", "echo out > /dev/stdout; echo err > /dev/stderr; echo tty > /dev/tty"], (24, 80)).wait();
+    let (status, shown) = Pty::start(
+        &node,
+        &[
+            "exec",
+            "site_a",
+            "sh",
+            "-c",
+            "echo out > /dev/stdout; echo err > /dev/stderr; echo tty > /dev/tty",
+        ],
+        (24, 80),
+    )
+    .wait();
     assert_eq!((status, shown.as_str()), (0, "out\r\nerr\r\ntty\r\n"));
     node.finish();
 }
@@ -199,15 +227,29 @@ fn words_and_variables_arrive_as_they_were_given() {
     let mut args = vec!["printf", "<%s>"];
     args.extend(words);
     assert_eq!(node.exec("site_a", &args).ok(), words.map(|word| format!("<{word}>")).concat());
-    assert_eq!(node.plab(&["exec", "-e", "LEVEL=a=b", "-e", "EMPTY=", "site_a", "sh", "-c", "echo $LEVEL-$EMPTY-"]).ok(), "a=b--\n");
+    assert_eq!(
+        node.plab(&["exec", "-e", "LEVEL=a=b", "-e", "EMPTY=", "site_a", "sh", "-c", "echo $LEVEL-$EMPTY-"])
+            .ok(),
+        "a=b--\n"
+    );
     let env = node.exec("site_a", &["env"]).ok();
-    for line in ["HOME=/home/site_a", "USER=site_a", "LOGNAME=site_a", "SHELL=/bin/bash", "PLANETLAB_SLICE=site_a", "PLANETLAB_NODE=node1.example.org"] {
+    for line in [
+        "HOME=/home/site_a",
+        "USER=site_a",
+        "LOGNAME=site_a",
+        "SHELL=/bin/bash",
+        "PLANETLAB_SLICE=site_a",
+        "PLANETLAB_NODE=node1.example.org",
+    ] {
         assert!(env.lines().any(|have| have == line), "{line} in {env}");
     }
     assert!(!env.contains("PLAB_BIN_DIR") && !env.contains("CARGO"), "nothing of the caller's: {env}");
     assert_eq!(node.exec("site_a", &["pwd"]).ok(), "/home/site_a\n");
     // The login shell, by its standard input.
-    let output = node.plab_with_input(&["shell", "site_a"], b"id -un; echo $0; shopt -q login_shell && echo login; exit 6\n");
+    let output = node.plab_with_input(
+        &["shell", "site_a"],
+        b"id -un; echo $0; shopt -q login_shell && echo login; exit 6\n",
+    );
     assert_eq!(output.code, 6, "{output:?}");
     assert!(output.stdout.starts_with("site_a\n") && output.stdout.ends_with("login\n"), "{output:?}");
     node.finish();
@@ -252,7 +294,9 @@ fn a_client_that_is_killed_takes_its_session_with_it() {
     // of another client, which stays.
     let mut other = plab(&node, &["exec", "site_a", "--", "tail", "-f", "/dev/null"]).spawn().expect("start");
     await_running(&node, "site_a", "tail");
-    for script in ["sleep 1000", "trap '' HUP INT TERM; sleep 1000; sleep 1000", "sleep 1000 | sleep 1000 & wait"] {
+    for script in
+        ["sleep 1000", "trap '' HUP INT TERM; sleep 1000; sleep 1000", "sleep 1000 | sleep 1000 & wait"]
+    {
         let mut child = plab(&node, &["exec", "site_a", "--", "bash", "-c", script]).spawn().expect("start");
         await_running(&node, "site_a", "sleep");
         signal(&child, Signal::KILL);
@@ -262,7 +306,8 @@ fn a_client_that_is_killed_takes_its_session_with_it() {
     let mut terminal = Pty::start(&node, &["exec", "site_a", "bash", "--norc"], (24, 80));
     terminal.type_in("sleep 1000\n");
     await_running(&node, "site_a", "sleep");
-    kill_process(Pid::from_raw(i32::try_from(terminal.pid()).expect("a PID")).expect("a PID"), Signal::KILL).expect("kill");
+    kill_process(Pid::from_raw(i32::try_from(terminal.pid()).expect("a PID")).expect("a PID"), Signal::KILL)
+        .expect("kill");
     assert_eq!(terminal.wait().0, 137);
     await_ended(&node, "site_a", "sleep");
     assert_eq!(other.try_wait().expect("wait"), None);
@@ -276,10 +321,25 @@ fn a_client_that_is_killed_takes_its_session_with_it() {
 fn a_terminal_is_a_terminal() {
     let node = TestNode::start("cli-terminal");
     node.define("site_a", "");
-    let (status, shown) = Pty::start(&node, &["exec", "-t", "site_a", "--", "sh", "-c", "tty; stty size; echo $TERM; test -t 0 && test -t 1 && test -t 2; exit 5$?"], (33, 101)).wait();
+    let (status, shown) = Pty::start(
+        &node,
+        &[
+            "exec",
+            "-t",
+            "site_a",
+            "--",
+            "sh",
+            "-c",
+            "tty; stty size; echo $TERM; test -t 0 && test -t 1 && test -t 2; exit 5$?",
+        ],
+        (33, 101),
+    )
+    .wait();
     assert_eq!((status, shown.as_str()), (50, "/dev/pts/0\r\n33 101\r\nxterm\r\n"));
     // Asked not to be.
-    let (status, shown) = Pty::start(&node, &["exec", "-T", "site_a", "--", "sh", "-c", "test -t 0; echo $?"], (33, 101)).wait();
+    let (status, shown) =
+        Pty::start(&node, &["exec", "-T", "site_a", "--", "sh", "-c", "test -t 0; echo $?"], (33, 101))
+            .wait();
     assert_eq!((status, shown.as_str()), (0, "1\r\n"));
 
     let mut terminal = Pty::start(&node, &["shell", "site_a"], (24, 80));
@@ -334,17 +394,32 @@ fn status_has_the_shape_it_promises() {
     eventually("status is asked", || (node.status("site_a")["status_line"] == "well").then_some(()));
     let text = node.plab(&["status", "--json"]).ok();
     assert_eq!(text.lines().count(), 1);
-    let Reply::Status(status) = serde_json::from_str(&text).expect("the protocol's shape") else { panic!("{text}") };
+    let Reply::Status(status) = serde_json::from_str(&text).expect("the protocol's shape") else {
+        panic!("{text}")
+    };
     let NodeStatus { node: name, version, degraded, refused, slices } = *status;
     assert_eq!((name.as_str(), version.as_str()), ("node1.example.org", env!("CARGO_PKG_VERSION")));
-    assert!(refused.is_empty() && degraded.iter().all(|feature| ["memory.oom-group", "audit"].contains(&feature.as_str())), "{text}");
+    assert!(
+        refused.is_empty()
+            && degraded.iter().all(|feature| ["memory.oom-group", "audit"].contains(&feature.as_str())),
+        "{text}"
+    );
     let [slice] = &slices[..] else { panic!("{text}") };
-    assert_eq!((slice.name.as_str(), slice.state, slice.contact.as_str()), ("site_a", SliceState::Running, "pi@example.org"));
+    assert_eq!(
+        (slice.name.as_str(), slice.state, slice.contact.as_str()),
+        ("site_a", SliceState::Running, "pi@example.org")
+    );
     assert!(node.uids().contains(&slice.uid));
     assert_eq!(slice.expires.as_deref(), Some("2099-01-01T00:00:00Z"));
     assert_eq!((slice.status_line.as_deref(), slice.status_ok), (Some("well"), Some(true)));
     assert_eq!((slice.hooks["start"].as_str(), slice.hooks["status"].as_str()), ("running", "exited 0"));
-    assert!(slice.since.is_some() && slice.memory > Some(0) && slice.tasks >= Some(2) && slice.cpu_micros > Some(0), "{text}");
+    assert!(
+        slice.since.is_some()
+            && slice.memory > Some(0)
+            && slice.tasks >= Some(2)
+            && slice.cpu_micros > Some(0),
+        "{text}"
+    );
     let pid = slice.pid.expect("a PID");
     let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).expect("it is a process of the host's");
     assert_eq!(comm, "capsule-init\n");
@@ -512,25 +587,46 @@ fn top_completions_and_manuals_are_there() {
     let capsule = &top["capsules"][0];
     assert_eq!((&capsule["name"], &capsule["memory_max"]), (&"site_a".into(), &(64 << 20).into()), "{top}");
     assert_eq!(capsule["cpu_max_micros"], 50_000, "{top}");
-    assert!(capsule["tasks"].as_u64() >= Some(1) && capsule["memory"].as_u64() > Some(0) && top["at_micros"].as_u64() > Some(0), "{top}");
+    assert!(
+        capsule["tasks"].as_u64() >= Some(1)
+            && capsule["memory"].as_u64() > Some(0)
+            && top["at_micros"].as_u64() > Some(0),
+        "{top}"
+    );
     let shown = node.plab(&["top", "--once"]).ok();
     assert!(shown.contains("site_a") && !shown.contains('\u{1b}'), "{shown}");
     for shell in ["bash", "zsh", "fish"] {
         let script = node.plab(&["completions", shell]).ok();
         assert!(script.contains("plab") && script.contains("restart"), "{shell}: {script}");
     }
-    let syntax = Command::new("bash").args(["-n", "/dev/stdin"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().and_then(|mut bash| {
-        bash.stdin.take().expect("piped").write_all(node.plab(&["completions", "bash"]).ok().as_bytes())?;
-        bash.wait_with_output()
-    });
+    let syntax = Command::new("bash")
+        .args(["-n", "/dev/stdin"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .and_then(|mut bash| {
+            bash.stdin
+                .take()
+                .expect("piped")
+                .write_all(node.plab(&["completions", "bash"]).ok().as_bytes())?;
+            bash.wait_with_output()
+        });
     assert!(syntax.expect("bash").status.success());
     let pages = node.root().join("man");
     node.plab(&["man", &pages.display().to_string()]).ok();
     let help = node.plab(&["--help"]).ok();
-    let commands: Vec<&str> = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
     assert!(commands.len() > 8, "{help}");
     for name in commands.iter().map(|name| format!("plab-{name}.1")).chain(["plab.1".to_owned()]) {
-        let page = std::fs::read_to_string(pages.join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let page =
+            std::fs::read_to_string(pages.join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(page.contains(".TH ") && page.len() > 300, "{name}");
     }
     node.finish();
@@ -559,7 +655,10 @@ fn a_slices_own_user_may_ask_of_itself_only() {
     assert_eq!(own(&["exec", "site_sl1", "--", "id", "-u"]).ok(), format!("{uid}\n"));
     assert_eq!(as_user(&node, uid, &["shell", "site_sl1"], b"id -un\n").ok(), "site_sl1\n");
     let status: Value = serde_json::from_str(&own(&["status", "--json"]).ok()).expect("JSON");
-    assert_eq!((status["slices"].as_array().map(Vec::len), &status["slices"][0]["name"]), (Some(1), &"site_sl1".into()));
+    assert_eq!(
+        (status["slices"].as_array().map(Vec::len), &status["slices"][0]["name"]),
+        (Some(1), &"site_sl1".into())
+    );
     assert_eq!(status["refused"], serde_json::json!([]));
     own(&["status", "site_sl1", "--verify"]).ok();
     let pid = node.pid("site_sl1");

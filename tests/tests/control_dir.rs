@@ -37,7 +37,10 @@ fn resources(node: &TestNode, slice: &str) -> Option<Table> {
 }
 
 fn await_resources(node: &TestNode, slice: &str) -> Table {
-    eventually_or(|| resources(node, slice), || format!("resources of {slice} is written; status {:#}", node.status(slice)))
+    eventually_or(
+        || resources(node, slice),
+        || format!("resources of {slice} is written; status {:#}", node.status(slice)),
+    )
 }
 
 #[test]
@@ -52,7 +55,9 @@ fn whatever_stands_in_the_place_of_the_directory_is_named_and_left_alone() {
     let before = picture(&host);
     let etc = picture(Path::new("/etc"));
 
-    let link = |target: &str| format!("PlanetLab-control is a symbolic link (to {target:?}); it must be a directory itself");
+    let link = |target: &str| {
+        format!("PlanetLab-control is a symbolic link (to {target:?}); it must be a directory itself")
+    };
     let host_name = host.display().to_string();
     let cases = [
         ("site_tohost", format!("ln -s {host_name} PlanetLab-control"), link(&host_name)),
@@ -140,7 +145,8 @@ fn one_that_is_missing_is_made_at_the_next_start() {
     node.sh("site_a", "mv PlanetLab-control aside && rm aside/resources && mv aside PlanetLab-control").ok();
     await_resources(&node, "site_a");
     // Replaced by a link while it is in use: that is a fault, and said.
-    node.sh("site_a", "mv PlanetLab-control aside && rm aside/resources && ln -s aside PlanetLab-control").ok();
+    node.sh("site_a", "mv PlanetLab-control aside && rm aside/resources && ln -s aside PlanetLab-control")
+        .ok();
     node.await_event("site_a", "control-problem", "is a symbolic link (to \"aside\")");
     assert!(!node.home("site_a").join("aside/resources").exists());
     node.sh("site_a", "rm PlanetLab-control").ok();
@@ -213,7 +219,11 @@ fn a_directory_called_resources_is_left_alone_and_said() {
     node.plab(&["restart", "site_a"]).ok();
     await_detail(&node, "site_a", Some(said));
     assert_eq!(node.exec("site_a", &["cat", "PlanetLab-control/resources/file"]).ok(), "mine\n");
-    assert_eq!(node.exec("site_a", &["ls", "-A", "PlanetLab-control"]).ok(), "resources\n", "no half-written file stays");
+    assert_eq!(
+        node.exec("site_a", &["ls", "-A", "PlanetLab-control"]).ok(),
+        "resources\n",
+        "no half-written file stays"
+    );
     // What the message promises.
     node.sh("site_a", "rm -r PlanetLab-control/resources").ok();
     let is = await_resources(&node, "site_a");
@@ -243,7 +253,11 @@ fn resources_says_what_the_slice_has_at_creation_and_after_a_change() {
     node.put_hook("site_a", "start", "#!/bin/sh\ncp PlanetLab-control/resources at-start\nsed -n 's/^memory_max = //p' PlanetLab-control/resources >> seen\n");
     node.plab(&["restart", "site_a"]).ok();
     node.await_lines("site_a", "seen", 1);
-    assert_eq!(node.home_file("site_a", "seen"), format!("{}\n", 32 << 20), "complete before the first hook runs");
+    assert_eq!(
+        node.home_file("site_a", "seen"),
+        format!("{}\n", 32 << 20),
+        "complete before the first hook runs"
+    );
     let uid = node.status("site_a")["uid"].as_u64().expect("UID");
     let expected: Table = format!(
         "version = 1\nslice = \"site_a\"\nnode = \"node1.example.org\"\naddress = \"192.0.2.1\"\nuid = {uid}\n\
@@ -262,7 +276,9 @@ fn resources_says_what_the_slice_has_at_creation_and_after_a_change() {
         nodes = [{ name = \"node2.example.org\", address = \"192.0.2.2\" }, \"node1.example.org\", \"node3.example.org\"]\n\
         [cpu]\nmax = \"200%\"\n[memory]\nmax = \"64M\"\n";
     node.plab_with_input(&["apply", "-"], second.as_bytes()).ok();
-    eventually("resources follows", || resources(&node, "site_a").filter(|is| is["memory_max"].as_integer() == Some(64 << 20)));
+    eventually("resources follows", || {
+        resources(&node, "site_a").filter(|is| is["memory_max"].as_integer() == Some(64 << 20))
+    });
     let expected: Table = format!(
         "version = 1\nslice = \"site_a\"\nnode = \"node1.example.org\"\naddress = \"192.0.2.1\"\nuid = {uid}\n\
          contact = \"other@example.org\"\ncpu_weight = 100\ncpu_max = 200\nmemory_max = {}\ntasks_max = 128\n\
@@ -281,7 +297,8 @@ fn resources_says_what_the_slice_has_at_creation_and_after_a_change() {
         sed -n 's/^memory_max = //p' resources\n\
         sed -n 's/^node = \"\\(.*\\)\"$/\\1/p' resources\n\
         sed -n 's/^node_addresses = \\[\\(.*\\)\\]$/\\1/p' resources | tr -d '\" ' | tr , '\\n' | grep .\n";
-    let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/resources.md")).expect("the manual");
+    let manual = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/resources.md"))
+        .expect("the manual");
     assert!(manual.contains(&format!("```sh\n{documented}```")), "the manual has another way by now");
     let shown = node.sh("site_a", documented).ok();
     assert_eq!(shown, format!("{}\nnode1.example.org\n192.0.2.2\n", 64 << 20));
@@ -307,7 +324,9 @@ while not pathlib.Path("go").exists():
 print(len(seen), reads)
 "##;
     node.define("site_a", "[memory]\nmax = \"64M\"\n[tasks]\nmax = 64");
-    eventually("the second definition shows", || resources(&node, "site_a").filter(|is| is["tasks_max"].as_integer() == Some(64)));
+    eventually("the second definition shows", || {
+        resources(&node, "site_a").filter(|is| is["tasks_max"].as_integer() == Some(64))
+    });
     let output = std::thread::scope(|scope| {
         let reading = scope.spawn(|| node.exec("site_a", &["python3", "-c", reader]));
         for size in (40..140).chain(40..140) {

@@ -23,8 +23,17 @@ fn put(node: &TestNode, file: &str, text: &str) -> PathBuf {
 /// What the node says is wrong with a file; empty if nothing is.
 fn refused(node: &TestNode, file: &str) -> String {
     let status = node.node_status();
-    let of = status["refused"].as_array().into_iter().flatten().find(|entry| entry["file"].as_str().is_some_and(|path| path.ends_with(&format!("/{file}"))));
-    of.and_then(|entry| entry["errors"].as_array()).into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>().join("\n")
+    let of = status["refused"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|entry| entry["file"].as_str().is_some_and(|path| path.ends_with(&format!("/{file}"))));
+    of.and_then(|entry| entry["errors"].as_array())
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 fn await_refused(node: &TestNode, file: &str, saying: &str) -> String {
@@ -43,7 +52,10 @@ fn in_force(node: &TestNode, slice: &str, what: &str) -> String {
 
 /// A time so many seconds from now, as definitions write it.
 fn in_seconds(seconds: i64) -> String {
-    let output = Command::new("date").args(["-u", "-d", &format!("{seconds} seconds"), "+%FT%TZ"]).output().expect("date");
+    let output = Command::new("date")
+        .args(["-u", "-d", &format!("{seconds} seconds"), "+%FT%TZ"])
+        .output()
+        .expect("date");
     String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }
 
@@ -63,7 +75,11 @@ fn a_bad_definition_never_takes_down_good_ones() {
     let pid = node.pid("site_good");
     put(&node, "syntax.toml", "name = \n");
     put(&node, "missing.toml", "name = \"site_missing\"\n");
-    put(&node, "elsewhere.toml", "name = \"site_else\"\ncontact = \"a@example.org\"\nnodes = [\"node9.example.org\"]\n");
+    put(
+        &node,
+        "elsewhere.toml",
+        "name = \"site_else\"\ncontact = \"a@example.org\"\nnodes = [\"node9.example.org\"]\n",
+    );
     std::fs::write(slices(&node).join("binary.toml"), [0xff, 0xfe, 0]).expect("write");
     std::fs::write(slices(&node).join("huge.toml"), vec![b'#'; 300 << 10]).expect("write");
     // Not announced by a close: moved in.
@@ -119,8 +135,12 @@ fn of_two_files_with_one_name_the_first_has_it_until_it_goes() {
     assert!(said.contains(&first.display().to_string()) && said.contains("site_a"), "both are named: {said}");
     assert_eq!(in_force(&node, "site_a", "memory.max"), (32 << 20).to_string());
     std::fs::remove_file(&first).expect("remove");
-    eventually("the second is promoted", || (refused(&node, "a_second.toml").is_empty() && !first.exists()).then_some(()));
-    eventually("its limits hold", || (node.verified("site_a", "memory.max")["in_force"] == (48 << 20).to_string()).then_some(()));
+    eventually("the second is promoted", || {
+        (refused(&node, "a_second.toml").is_empty() && !first.exists()).then_some(())
+    });
+    eventually("its limits hold", || {
+        (node.verified("site_a", "memory.max")["in_force"] == (48 << 20).to_string()).then_some(())
+    });
     assert_eq!(node.pid("site_a"), pid, "the slice goes on");
     assert_eq!(node.exec("site_a", &["cat", "data"]).ok(), "mine\n");
     neighbour.check(&node);
@@ -134,11 +154,17 @@ fn a_bad_edit_keeps_the_last_good_word() {
     let pid = node.pid("site_a");
     put(&node, "site_a.toml", &TestNode::definition("site_a", "[memory]\nmaxx = \"48M\""));
     let said = await_refused(&node, "site_a.toml", "memory.maxx");
-    assert!(said.contains("site_a.toml:5:1: memory.maxx: unknown key; nearest known key is memory.max"), "{said}");
+    assert!(
+        said.contains("site_a.toml:5:1: memory.maxx: unknown key; nearest known key is memory.max"),
+        "{said}"
+    );
     let holds = |node: &TestNode| {
         let status = node.status("site_a");
         assert_eq!(status["state"], "running", "{status}");
-        assert!(status["pending_errors"][0].as_str().is_some_and(|error| error.contains("memory.maxx")), "{status}");
+        assert!(
+            status["pending_errors"][0].as_str().is_some_and(|error| error.contains("memory.maxx")),
+            "{status}"
+        );
         assert_eq!(node.pid("site_a"), pid);
         assert_eq!(in_force(node, "site_a", "memory.max"), (32 << 20).to_string());
     };
@@ -148,7 +174,9 @@ fn a_bad_edit_keeps_the_last_good_word() {
     node.kill_daemon();
     node.start_daemon();
     await_refused(&node, "site_a.toml", "memory.maxx");
-    eventually("it was adopted", || (node.status("site_a")["hooks"]["start"] == "skipped: not there").then_some(()));
+    eventually("it was adopted", || {
+        (node.status("site_a")["hooks"]["start"] == "skipped: not there").then_some(())
+    });
     holds(&node);
     // And when the capsule is made anew from it.
     node.plab(&["restart", "site_a"]).ok();
@@ -158,10 +186,15 @@ fn a_bad_edit_keeps_the_last_good_word() {
     let said = await_refused(&node, "site_a.toml", "memory.high");
     assert!(said.contains("degrade"), "{said}");
     let pending = node.status("site_a")["pending_errors"].to_string();
-    assert!(pending.contains("memory.high") && !pending.contains("maxx"), "of the file as it is now: {pending}");
+    assert!(
+        pending.contains("memory.high") && !pending.contains("maxx"),
+        "of the file as it is now: {pending}"
+    );
     assert_eq!(in_force(&node, "site_a", "memory.max"), (32 << 20).to_string());
     put(&node, "site_a.toml", &TestNode::definition("site_a", "[memory]\nmax = \"48M\""));
-    eventually("put right", || (node.verified("site_a", "memory.max")["in_force"] == (48 << 20).to_string()).then_some(()));
+    eventually("put right", || {
+        (node.verified("site_a", "memory.max")["in_force"] == (48 << 20).to_string()).then_some(())
+    });
     assert_eq!(node.status("site_a")["pending_errors"], serde_json::json!([]));
     node.finish();
 }
@@ -235,9 +268,18 @@ fn limits_change_live_and_what_cannot_is_announced() {
     assert_ne!(forced("cpu.max"), max);
     node.await_event("site_a", "limits-changed", "");
     // By the file, and downwards.
-    put(&node, "site_a.toml", &TestNode::definition("site_a", "[cpu]\nweight = 100\n[memory]\nmax = \"24M\"\n[tasks]\nmax = 30"));
-    eventually("the file's limits hold", || (node.verified("site_a", "pids.max")["in_force"] == "30").then_some(()));
-    assert_eq!([forced("memory.max"), forced("cpu.weight"), forced("cpu.max")], [(24 << 20).to_string(), weight, max]);
+    put(
+        &node,
+        "site_a.toml",
+        &TestNode::definition("site_a", "[cpu]\nweight = 100\n[memory]\nmax = \"24M\"\n[tasks]\nmax = 30"),
+    );
+    eventually("the file's limits hold", || {
+        (node.verified("site_a", "pids.max")["in_force"] == "30").then_some(())
+    });
+    assert_eq!(
+        [forced("memory.max"), forced("cpu.weight"), forced("cpu.max")],
+        [(24 << 20).to_string(), weight, max]
+    );
     assert_eq!(node.pid("site_a"), pid, "nothing was restarted");
     assert_eq!(node.lines("site_a", "started"), 1);
     assert!(node.event_messages("site_a", "restart-needed").is_empty());
@@ -249,7 +291,11 @@ fn limits_change_live_and_what_cannot_is_announced() {
     assert_eq!(node.verified("site_a", "profile strict")["ok"], true);
     let pid = node.pid("site_a");
     // Written anew without a change, it is none.
-    put(&node, "site_a.toml", &(TestNode::definition("site_a", "[seccomp]\nprofile = \"strict\"") + "# the same\n"));
+    put(
+        &node,
+        "site_a.toml",
+        &(TestNode::definition("site_a", "[seccomp]\nprofile = \"strict\"") + "# the same\n"),
+    );
     node.define("site_b", "");
     assert_eq!(node.pid("site_a"), pid);
     neighbour.check(&node);
@@ -273,7 +319,11 @@ fn a_path_that_was_asked_for_is_seen_and_only_read() {
     for directory in [&shown, &other] {
         std::fs::create_dir_all(&directory.0).expect("make");
         std::fs::write(directory.0.join("file"), "the host's").expect("write");
-        std::fs::set_permissions(directory.0.join("file"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
+        std::fs::set_permissions(
+            directory.0.join("file"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o666),
+        )
+        .expect("chmod");
     }
     let at = shown.0.display().to_string();
     let node = TestNode::start("definitions-view");
@@ -285,12 +335,19 @@ fn a_path_that_was_asked_for_is_seen_and_only_read() {
     node.await_event("site_with", "restart-needed", "view");
     assert_eq!(node.exec("site_with", &["cat", &format!("{at}/file")]).ok(), "the host's");
     let write = node.exec("site_with", &["bash", "-c", &format!("echo x > {at}/file")]);
-    assert!(write.code != 0 && write.stderr.contains("Read-only file system") || write.stderr.contains("Permission denied"), "{write:?}");
+    assert!(
+        write.code != 0 && write.stderr.contains("Read-only file system")
+            || write.stderr.contains("Permission denied"),
+        "{write:?}"
+    );
     assert_eq!(node.exec("site_with", &["ls", "/opt"]).ok(), format!("plab-test-{}\n", std::process::id()));
     assert_eq!(node.exec("site_without", &["ls", "-A", "/opt"]).ok(), "");
     assert_eq!(node.verified("site_with", "profile default")["ok"], true);
     // A path that is not there: the slice does not run, says why, and the others do.
-    let output = node.plab_with_input(&["apply", "-"], TestNode::definition("site_none", &format!("[view]\npaths = [\"ro:{at}/none\"]")).as_bytes());
+    let output = node.plab_with_input(
+        &["apply", "-"],
+        TestNode::definition("site_none", &format!("[view]\npaths = [\"ro:{at}/none\"]")).as_bytes(),
+    );
     assert_eq!(output.code, 1, "{output:?}");
     assert!(output.stderr.contains(&format!("{at}/none")), "{output:?}");
     assert_eq!(node.status("site_none")["state"], "failed");
@@ -361,7 +418,10 @@ fn a_lease_that_ends_stops_the_capsule_and_keeps_its_storage() {
     assert_eq!(node.status("site_a")["state"], "running");
     node.await_lines("site_a", "started", 2);
     // A lease that is over from the beginning.
-    let output = node.plab_with_input(&["apply", "-"], TestNode::definition("site_late", "expires = 2020-01-01T00:00:00Z").as_bytes());
+    let output = node.plab_with_input(
+        &["apply", "-"],
+        TestNode::definition("site_late", "expires = 2020-01-01T00:00:00Z").as_bytes(),
+    );
     assert!(output.code == 0 && output.stdout.contains("the lease has ended"), "{output:?}");
     assert_eq!(node.status("site_late")["state"], "expired");
     assert_eq!(node.pid("site_neighbour"), other, "nobody else was concerned");
@@ -377,8 +437,11 @@ fn saving_as_editors_do_is_not_removing() {
     for tasks in 41..46 {
         std::fs::rename(&file, file.with_extension("toml~")).expect("rename");
         std::thread::sleep(Duration::from_millis(250));
-        std::fs::write(&file, TestNode::definition("site_a", &format!("[tasks]\nmax = {tasks}"))).expect("write");
-        eventually("the save counts", || (node.verified("site_a", "pids.max")["in_force"] == tasks.to_string()).then_some(()));
+        std::fs::write(&file, TestNode::definition("site_a", &format!("[tasks]\nmax = {tasks}")))
+            .expect("write");
+        eventually("the save counts", || {
+            (node.verified("site_a", "pids.max")["in_force"] == tasks.to_string()).then_some(())
+        });
         assert_eq!(node.pid("site_a"), pid);
     }
     // Deleted and written anew; emptied and written anew.
@@ -421,7 +484,10 @@ fn another_empty_directory_removes_nothing() {
     let said = eventually("it is said", || {
         node.events(None).into_iter().find(|event| event["kind"] == "directory-suspicious")
     });
-    assert!(said["message"].as_str().is_some_and(|message| message.contains("the 2 slices it had are kept")), "{said}");
+    assert!(
+        said["message"].as_str().is_some_and(|message| message.contains("the 2 slices it had are kept")),
+        "{said}"
+    );
     hold(&node, pids);
     // The same once more, and then the disk is there again.
     node.kill_daemon();
@@ -434,7 +500,9 @@ fn another_empty_directory_removes_nothing() {
     hold(&node, pids);
     // Moved away while plabd runs, and back.
     std::fs::rename(&here, &aside).expect("rename");
-    eventually("it is said", || node.events(None).into_iter().find(|event| event["kind"] == "directory-lost"));
+    eventually("it is said", || {
+        node.events(None).into_iter().find(|event| event["kind"] == "directory-lost")
+    });
     std::thread::sleep(Duration::from_millis(1500));
     hold(&node, pids);
     std::fs::rename(&aside, &here).expect("rename");
@@ -478,7 +546,10 @@ fn slices_whose_names_begin_alike_share_nothing() {
     node.plab(&["thaw", "site_sl1"]).ok();
     eventually("it goes on", || (ticks("site_sl1") > frozen).then_some(()));
     node.define("site_sl1", "[tasks]\nmax = 50");
-    assert_eq!([in_force(&node, "site_sl1", "pids.max"), in_force(&node, "site_sl10", "pids.max")], ["50", "40"]);
+    assert_eq!(
+        [in_force(&node, "site_sl1", "pids.max"), in_force(&node, "site_sl10", "pids.max")],
+        ["50", "40"]
+    );
     node.plab(&["rm", "--yes", "site_sl1"]).ok();
     node.plab(&["rm", "--yes", "site1"]).ok();
     for (name, pid) in named.iter().zip(pids).filter(|(name, _)| !["site_sl1", "site1"].contains(name)) {
@@ -512,12 +583,21 @@ fn a_thousand_come_at_once_and_go_at_once() {
     let node = TestNode::start("definitions-thousand");
     let name = |i: usize| format!("site_n{i}");
     for i in 0..COUNT {
-        std::fs::write(slices(&node).join(format!("{}.toml", name(i))), TestNode::definition(&name(i), "[memory]\nmax = \"16M\"\n[tasks]\nmax = 8")).expect("write");
+        std::fs::write(
+            slices(&node).join(format!("{}.toml", name(i))),
+            TestNode::definition(&name(i), "[memory]\nmax = \"16M\"\n[tasks]\nmax = 8"),
+        )
+        .expect("write");
     }
     let begun = Instant::now();
     let status = in_the_long_run("a thousand run", || {
         let status = node.node_status();
-        let running = status["slices"].as_array().into_iter().flatten().filter(|slice| slice["state"] == "running").count();
+        let running = status["slices"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|slice| slice["state"] == "running")
+            .count();
         if running == COUNT { Ok(status) } else { Err(format!("{running} run; {}", status["refused"])) }
     });
     eprintln!("{COUNT} run after {:?}", begun.elapsed());
@@ -554,7 +634,10 @@ fn one_rewritten_a_thousand_times_ends_at_the_last_word() {
     let pid = node.pid("site_a");
     let file = node.definition_path("site_a");
     for i in 0..1000_u32 {
-        let text = TestNode::definition("site_a", &format!("[memory]\nmax = \"{}M\"\n[tasks]\nmax = {}", 32 + i % 7, 20 + i % 60));
+        let text = TestNode::definition(
+            "site_a",
+            &format!("[memory]\nmax = \"{}M\"\n[tasks]\nmax = {}", 32 + i % 7, 20 + i % 60),
+        );
         match i % 3 {
             // Sometimes in place, where a reader may meet half of it.
             0 => std::fs::write(&file, text).expect("write"),
@@ -563,10 +646,14 @@ fn one_rewritten_a_thousand_times_ends_at_the_last_word() {
         std::thread::sleep(Duration::from_millis(if i % 10 == 0 { 20 } else { 2 }));
     }
     let last = 999;
-    eventually("the last word counts", || (node.verified("site_a", "pids.max")["in_force"] == (20 + last % 60).to_string()).then_some(()));
+    eventually("the last word counts", || {
+        (node.verified("site_a", "pids.max")["in_force"] == (20 + last % 60).to_string()).then_some(())
+    });
     assert_eq!(in_force(&node, "site_a", "memory.max"), ((32 + last % 7) << 20).to_string());
     eventually("and is what the slice is told", || {
-        node.home_file("site_a", "PlanetLab-control/resources").contains(&format!("\ntasks_max = {}\n", 20 + last % 60)).then_some(())
+        node.home_file("site_a", "PlanetLab-control/resources")
+            .contains(&format!("\ntasks_max = {}\n", 20 + last % 60))
+            .then_some(())
     });
     assert_eq!(node.status("site_a")["pending_errors"], serde_json::json!([]));
     assert_eq!(node.pid("site_a"), pid);
@@ -590,7 +677,14 @@ fn a_uid_is_not_given_away_while_its_storage_remains() {
     let uid = node.status("site_a")["uid"].as_u64().expect("UID");
     node.sh("site_a", "mkdir stuck").ok();
     let obstacle = Obstacle(node.home("site_a").join("stuck"));
-    assert!(Command::new("mount").args(["-t", "tmpfs", "none"]).arg(&obstacle.0).status().expect("mount").success());
+    assert!(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "none"])
+            .arg(&obstacle.0)
+            .status()
+            .expect("mount")
+            .success()
+    );
     std::fs::remove_file(node.definition_path("site_a")).expect("remove");
     let said = node.await_event("site_a", "remove-failed", "");
     assert!(said.contains("site_a"), "{said}");

@@ -60,7 +60,9 @@ fn two_hundred_kills_of_plabd_leave_no_trace() {
     install_skeleton(&node);
     for keeper in KEEPERS {
         node.define(keeper, "");
-        eventually("the keeper's service is up", || (lines(&node, keeper, "started").len() == 1).then_some(()));
+        eventually("the keeper's service is up", || {
+            (lines(&node, keeper, "started").len() == 1).then_some(())
+        });
     }
     let pids: Vec<_> = KEEPERS.iter().map(|keeper| node.status(keeper)["pid"].clone()).collect();
 
@@ -102,11 +104,13 @@ fn two_hundred_kills_of_plabd_leave_no_trace() {
     }
 
     // Everything desired is so, and nothing else is.
-    let wanted: BTreeSet<String> = KEEPERS.iter().map(|name| (*name).to_owned()).chain(defined.keys().cloned()).collect();
+    let wanted: BTreeSet<String> =
+        KEEPERS.iter().map(|name| (*name).to_owned()).chain(defined.keys().cloned()).collect();
     eventually("what runs is what is defined", || {
         let status = node.node_status();
         let slices = status["slices"].as_array()?;
-        let names: BTreeSet<String> = slices.iter().filter_map(|slice| slice["name"].as_str().map(str::to_owned)).collect();
+        let names: BTreeSet<String> =
+            slices.iter().filter_map(|slice| slice["name"].as_str().map(str::to_owned)).collect();
         (names == wanted && slices.iter().all(|slice| slice["state"] == "running")).then_some(())
     });
     for (slice, tasks) in &defined {
@@ -119,7 +123,11 @@ fn two_hundred_kills_of_plabd_leave_no_trace() {
     }
     for slice in &wanted {
         eventually("start has run", || (!lines(&node, slice, "started").is_empty()).then_some(()));
-        assert_eq!(lines(&node, slice, "configured").len(), 1, "{slice}: configure runs once an installation");
+        assert_eq!(
+            lines(&node, slice, "configured").len(),
+            1,
+            "{slice}: configure runs once an installation"
+        );
         for file in ["started", "stopped"] {
             let all = lines(&node, slice, file);
             let distinct: BTreeSet<&String> = all.iter().collect();
@@ -135,8 +143,10 @@ fn two_hundred_kills_of_plabd_leave_no_trace() {
     // No storage, socket or process of a slice that is not there.
     let storage: BTreeSet<String> = names(&node.root().join("var/lib/planetlab/slices"));
     assert_eq!(storage, wanted);
-    let sockets: BTreeSet<String> =
-        names(&node.root().join("run/planetlab/capsules")).iter().map(|name| name.replace(".sock", "")).collect();
+    let sockets: BTreeSet<String> = names(&node.root().join("run/planetlab/capsules"))
+        .iter()
+        .map(|name| name.replace(".sock", ""))
+        .collect();
     assert_eq!(sockets, wanted);
     let uids: BTreeSet<String> = wanted.iter().map(|slice| node.status(slice)["uid"].to_string()).collect();
     for process in processes(node.uids()) {

@@ -17,8 +17,16 @@ const PLACED: [(&str, &str, &str); 14] = [
         "printf '#!/usr/bin/pyhton3\\n' > H && chmod 755 H",
         "could not be executed: ENOENT: interpreter in the first line not found: \"/usr/bin/pyhton3\"",
     ),
-    ("bare", "echo 'echo hello' > H && chmod 755 H", "could not be executed: ENOEXEC: no #! line and not a program"),
-    ("empty", ": > H && chmod 755 H", "could not be executed: ENOEXEC: the file is empty, or begins with an empty line"),
+    (
+        "bare",
+        "echo 'echo hello' > H && chmod 755 H",
+        "could not be executed: ENOEXEC: no #! line and not a program",
+    ),
+    (
+        "empty",
+        ": > H && chmod 755 H",
+        "could not be executed: ENOEXEC: the file is empty, or begins with an empty line",
+    ),
     (
         "dos",
         "printf '#!/bin/sh\\r\\nexit 0\\r\\n' > H && chmod 755 H",
@@ -26,7 +34,11 @@ const PLACED: [(&str, &str, &str); 14] = [
     ),
     ("directory", "mkdir H", "not run: is a directory, not a regular file"),
     ("fifo", "mkfifo H && chmod 755 H", "not run: is a FIFO, not a regular file"),
-    ("linked", "printf '#!/bin/sh\\nexit 7\\n' > ~/program && chmod 755 ~/program && ln -s ../program H", "exited 7"),
+    (
+        "linked",
+        "printf '#!/bin/sh\\nexit 7\\n' > ~/program && chmod 755 ~/program && ln -s ../program H",
+        "exited 7",
+    ),
     ("dangling", "ln -s nowhere H", "not run: is a symbolic link to nothing"),
     ("shadow", "ln -s /etc/shadow H", "not run: is a symbolic link to nothing"),
     ("loop", "ln -s H H", "not run: cannot be examined: ELOOP"),
@@ -78,7 +90,8 @@ fn whatever_stands_in_the_place_of_status_is_named() {
         if name == "absent" {
             assert_eq!(node.status(&slice)["status_ok"], serde_json::Value::Null);
         } else {
-            let said = if name == "unreadable" { unreadable(&node, &slice, "status") } else { said.to_owned() };
+            let said =
+                if name == "unreadable" { unreadable(&node, &slice, "status") } else { said.to_owned() };
             node.await_hook(&slice, "status", &said);
             assert_eq!(node.status(&slice)["status_ok"], false, "{name}");
             node.await_event(&slice, "hook-ended", &format!("status: {said}"));
@@ -112,7 +125,11 @@ fn a_hook_replaced_while_it_runs_changes_with_the_next_run() {
     let node = TestNode::start("hooks-replaced");
     let neighbour = Neighbour::start(&node, "site_neighbour");
     node.define("site_a", QUICK);
-    node.put_hook("site_a", "start", "#!/bin/sh\necho first >> runs\nwhile [ ! -e go ]; do sleep 0.05; done\nexit 3\n");
+    node.put_hook(
+        "site_a",
+        "start",
+        "#!/bin/sh\necho first >> runs\nwhile [ ! -e go ]; do sleep 0.05; done\nexit 3\n",
+    );
     node.plab(&["restart", "site_a"]).ok();
     node.await_lines("site_a", "runs", 1);
     // Renamed over: the running shell keeps the old file.
@@ -130,7 +147,9 @@ fn a_hook_replaced_while_it_runs_changes_with_the_next_run() {
         rm -f status; mkdir status; rmdir status; mkfifo status; rm status; ln -s /etc/shadow status; rm status; sleep 0.01; done; \
         printf '#!/bin/sh\\necho settled\\n' > s.new; chmod 755 s.new; mv -fT s.new status";
     node.sh("site_a", churn).ok();
-    eventually("the last status counts", || (node.status("site_a")["status_line"] == "settled").then_some(()));
+    eventually("the last status counts", || {
+        (node.status("site_a")["status_line"] == "settled").then_some(())
+    });
     assert_eq!(node.status("site_a")["state"], "running");
     neighbour.check(&node);
     node.finish();
@@ -141,7 +160,11 @@ fn a_configure_that_hangs_is_ended_and_start_follows() {
     let node = TestNode::start("hooks-configure-hangs");
     let neighbour = Neighbour::start(&node, "site_neighbour");
     node.define("site_a", QUICK);
-    node.put_hook("site_a", "configure", "#!/bin/sh\ntrap '' TERM HUP INT\necho >> configured\nwhile :; do sleep 1; done\n");
+    node.put_hook(
+        "site_a",
+        "configure",
+        "#!/bin/sh\ntrap '' TERM HUP INT\necho >> configured\nwhile :; do sleep 1; done\n",
+    );
     node.put_hook("site_a", "start", "#!/bin/sh\necho >> started\n");
     node.await_hook("site_a", "configure", "timed out");
     node.await_event("site_a", "hook-ended", "configure: timed out");
@@ -238,7 +261,11 @@ fn a_stop_that_hangs_gets_its_grace_and_no_more() {
     let node = TestNode::start("hooks-stop-hangs");
     let neighbour = Neighbour::start(&node, "site_neighbour");
     node.define("site_a", QUICK);
-    node.put_hook("site_a", "stop", "#!/bin/sh\ntrap '' TERM HUP INT\necho >> stopped\nwhile :; do sleep 1; done\n");
+    node.put_hook(
+        "site_a",
+        "stop",
+        "#!/bin/sh\ntrap '' TERM HUP INT\necho >> stopped\nwhile :; do sleep 1; done\n",
+    );
     node.put_hook("site_a", "start", "#!/bin/sh\necho >> started\nexec sleep 1000\n");
     node.await_stop_known("site_a");
     let pid = node.pid("site_a");
@@ -270,10 +297,16 @@ fn a_stop_that_ends_the_service_is_not_waited_for_longer() {
     assert_eq!(node.home_file("site_a", "data"), "written\n", "the service had its time to write");
     node.await_event("site_a", "hook-ended", "stop: exited 0");
     neighbour.check(&node);
-    eventually("the service runs again", || (node.hook("site_a", "start").as_deref() == Some("running")).then_some(()));
+    eventually("the service runs again", || {
+        (node.hook("site_a", "start").as_deref() == Some("running")).then_some(())
+    });
     node.plab(&["rm", "--yes", "site_a"]).ok();
     let told = node.event_messages("site_a", "hook-ended");
-    assert_eq!(told.iter().filter(|message| message.starts_with("stop:")).count(), 2, "at the restart and at the end: {told:?}");
+    assert_eq!(
+        told.iter().filter(|message| message.starts_with("stop:")).count(),
+        2,
+        "at the restart and at the end: {told:?}"
+    );
     node.finish();
 }
 
@@ -281,7 +314,11 @@ fn a_stop_that_ends_the_service_is_not_waited_for_longer() {
 fn configure_runs_once_per_installation_and_start_each_time() {
     let mut node = TestNode::start("hooks-once");
     node.define("site_a", "");
-    node.put_hook("site_a", "start", "#!/bin/sh\necho >> order-start\nwc -l < order-configure >> started\nexec sleep 1000\n");
+    node.put_hook(
+        "site_a",
+        "start",
+        "#!/bin/sh\necho >> order-start\nwc -l < order-configure >> started\nexec sleep 1000\n",
+    );
     node.put_hook("site_a", "configure", "#!/bin/sh\necho >> order-configure\n");
     node.await_hook("site_a", "configure", "exited 0");
     node.await_lines("site_a", "started", 1);
@@ -391,7 +428,11 @@ fn a_configure_made_executable_at_last_runs() {
 fn a_start_that_stays_is_the_service_and_nobody_restarts_it_unasked() {
     let node = TestNode::start("hooks-service");
     node.define("site_a", QUICK);
-    node.put_hook("site_a", "start", "#!/bin/sh\necho >> started\nwhile [ ! -e go ]; do sleep 0.05; done\nexit 1\n");
+    node.put_hook(
+        "site_a",
+        "start",
+        "#!/bin/sh\necho >> started\nwhile [ ! -e go ]; do sleep 0.05; done\nexit 1\n",
+    );
     node.put_hook("site_a", "status", "#!/bin/sh\necho >> asked\n");
     node.plab(&["restart", "site_a"]).ok();
     node.await_hook("site_a", "start", "running");
@@ -409,7 +450,11 @@ fn a_start_that_stays_is_the_service_and_nobody_restarts_it_unasked() {
 fn a_start_that_fails_is_run_again_for_a_slice_that_asked_for_it() {
     let node = TestNode::start("hooks-on-failure");
     node.define("site_a", "restart = \"on-failure\"");
-    node.put_hook("site_a", "start", "#!/bin/sh\necho >> started\n[ $(wc -l < started) -ge 3 ] && exec sleep 1000\nexit 1\n");
+    node.put_hook(
+        "site_a",
+        "start",
+        "#!/bin/sh\necho >> started\n[ $(wc -l < started) -ge 3 ] && exec sleep 1000\nexit 1\n",
+    );
     node.plab(&["restart", "site_a"]).ok();
     node.await_lines("site_a", "started", 3);
     node.await_hook("site_a", "start", "running");

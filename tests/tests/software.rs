@@ -17,10 +17,14 @@ impl Machine {
     fn start(name: &str, programs: &[&str]) -> Self {
         let node = TestNode::start(&format!("software-{name}"));
         for profile in PROFILES {
-            let more = format!("[memory]\nmax = \"1G\"\n[tasks]\nmax = 512\n[seccomp]\nprofile = \"{profile}\"");
+            let more =
+                format!("[memory]\nmax = \"1G\"\n[tasks]\nmax = 512\n[seccomp]\nprofile = \"{profile}\"");
             node.define(slice(profile), &more);
             for program in programs {
-                let found = node.sh(slice(profile), &format!("PATH=$PATH:/usr/local/sbin:/usr/sbin command -v {program}"));
+                let found = node.sh(
+                    slice(profile),
+                    &format!("PATH=$PATH:/usr/local/sbin:/usr/sbin command -v {program}"),
+                );
                 assert_eq!(found.code, 0, "{program} is missing on this machine, or in the capsule's view");
             }
         }
@@ -37,7 +41,10 @@ impl Machine {
 
     /// Runs a script under one profile, with a free port in `$PORT`.
     fn try_run(&self, profile: &str, script: &str) -> Output {
-        let script = format!("set -euo pipefail\nPORT={}\nsoon() {{ for _ in $(seq 600); do \"$@\" && return; sleep 0.05; done; echo \"never: $*\" >&2; return 1; }}\n{script}\necho done\n", free_port());
+        let script = format!(
+            "set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\nPORT={}\nsoon() {{ for _ in $(seq 600); do \"$@\" && return; sleep 0.05; done; echo \"never: $*\" >&2; return 1; }}\n{script}\necho done\n",
+            free_port()
+        );
         self.node.plab_with_input(&["exec", slice(profile), "timeout", "80", "bash", "-s"], script.as_bytes())
     }
 
@@ -58,7 +65,23 @@ fn free_port() -> u16 {
 
 #[test]
 fn bash_and_coreutils() {
-    let machine = Machine::start("bash", &["bash", "sort", "sha256sum", "dd", "split", "timeout", "stat", "df", "nproc", "mktemp", "tail", "install"]);
+    let machine = Machine::start(
+        "bash",
+        &[
+            "bash",
+            "sort",
+            "sha256sum",
+            "dd",
+            "split",
+            "timeout",
+            "stat",
+            "df",
+            "nproc",
+            "mktemp",
+            "tail",
+            "install",
+        ],
+    );
     machine.run(
         r##"
         declare -A counts
@@ -329,10 +352,19 @@ fn gdb_on_ones_own_processes() {
              {attached}\ngrep -F 'pause' attached.txt\ngrep -F '$1 = 0' attached.txt"
         ),
     );
-    assert!(output.code == 0 && output.stdout.ends_with("done\n"), "{output:#?}\n{}", machine.node.home_file("site_default", "gdb.txt") + &machine.node.home_file("site_default", "attached.txt"));
+    assert!(
+        output.code == 0 && output.stdout.ends_with("done\n"),
+        "{output:#?}\n{}",
+        machine.node.home_file("site_default", "gdb.txt")
+            + &machine.node.home_file("site_default", "attached.txt")
+    );
     // `strict` has no debuggers.
-    let output = machine.try_run("strict", &format!("{PROGRAM}\n{started} || true\n{attached}\ncat gdb.txt attached.txt"));
-    assert!(output.stdout.contains("Operation not permitted") && !output.stdout.contains("$1 = "), "{output:#?}");
+    let output = machine
+        .try_run("strict", &format!("{PROGRAM}\n{started} || true\n{attached}\ncat gdb.txt attached.txt"));
+    assert!(
+        output.stdout.contains("Operation not permitted") && !output.stdout.contains("$1 = "),
+        "{output:#?}"
+    );
     machine.finish();
 }
 
@@ -373,7 +405,7 @@ http {
     server { listen 127.0.0.1:$PORT; root $HOME/www; }
 }
 END
-        nginx -p "$HOME" -e "$HOME/error.log" -c "$HOME/nginx.conf" & server=$!
+        nginx -p "$HOME" -e "$HOME/error.log" -c "$HOME/nginx.conf" > nginx.txt 2>&1 & server=$!
         soon curl -sf -o got "http://127.0.0.1:$PORT/data"; cmp got www/data
         [ "$(curl -sf "http://127.0.0.1:$PORT/")" = welcome ]
         nginx -p "$HOME" -e "$HOME/error.log" -c "$HOME/nginx.conf" -s reload
@@ -390,7 +422,7 @@ fn redis() {
     machine.run(
         r#"
         mkdir data
-        redis-server --port "$PORT" --bind 127.0.0.1 --dir data --appendonly yes --save '' --io-threads 2 --logfile redis.log & server=$!
+        redis-server --port "$PORT" --bind 127.0.0.1 --dir data --appendonly yes --save '' --io-threads 2 --logfile redis.log > redis.txt 2>&1 & server=$!
         cli() { redis-cli -h 127.0.0.1 -p "$PORT" "$@"; }
         up() { [ "$(cli ping 2> /dev/null)" = PONG ]; }
         soon up
@@ -400,7 +432,7 @@ fn redis() {
         cli bgsave > /dev/null; saved() { cli info persistence | grep -q 'rdb_bgsave_in_progress:0'; }; soon saved
         cli info persistence | grep -q 'rdb_last_bgsave_status:ok'; [ -s data/dump.rdb ]
         cli shutdown; wait $server
-        redis-server --port "$PORT" --bind 127.0.0.1 --dir data --appendonly yes --logfile redis.log & server=$!
+        redis-server --port "$PORT" --bind 127.0.0.1 --dir data --appendonly yes --logfile redis.log > redis.txt 2>&1 & server=$!
         soon up; [ "$(cli get counter)" = 500 ]; cli shutdown nosave; wait $server"#,
     );
     machine.finish();

@@ -51,6 +51,8 @@ impl ControlWatch {
                 | WatchFlags::MOVED_TO
                 | WatchFlags::MOVED_FROM
                 | WatchFlags::DELETE
+                // chmod, which opens what was shut
+                | WatchFlags::ATTRIB
                 | WatchFlags::ONLYDIR;
             self.home_watch = self.watch(inotify, self.home.as_fd(), flags);
         }
@@ -95,6 +97,7 @@ impl ControlWatch {
         let Some(inotify) = &self.inotify else { return };
         let now = Instant::now();
         let mut reopen = false;
+        let mut rewrite = false;
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(inotify, &mut buffer);
         // Bounded: a slice that floods its directory must not keep PID 1 from its other work.
@@ -111,11 +114,16 @@ impl ControlWatch {
             } else if Some(event.wd()) == self.home_watch {
                 reopen |= name == Some(CONTROL_DIR.as_bytes());
             } else if let Some(name) = name {
+                // Gone, or out of the way: it is the node's to keep there.
+                rewrite |= name == resources::FILE_NAME.as_bytes()
+                    && event.events().intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM);
                 self.settle.event(now, name);
             }
         }
         if reopen {
             self.reopen(now);
+        } else if rewrite {
+            self.write_resources();
         }
     }
 

@@ -93,7 +93,7 @@ impl Hooks {
     }
 
     /// Runs a hook because plabd asks for it.
-    pub(super) fn request(&mut self, hook: Hook, id: u64, limit_ms: u64, control: &ControlWatch) {
+    pub(super) fn request(&mut self, hook: Hook, id: u64, limit_ms: Option<u64>, control: &ControlWatch) {
         if self.running.iter().any(|running| running.hook == hook) {
             // `status` asked for while it runs: its end answers both.
             if let Some(state) = self.states.get_mut(&hook) {
@@ -102,7 +102,7 @@ impl Hooks {
             return;
         }
         match control.inspect(hook).refusal() {
-            None => self.start(hook, id, Some(limit_ms), control),
+            None => self.start(hook, id, limit_ms, control),
             Some(outcome) => self.record(hook, id, Some(outcome)),
         }
     }
@@ -205,7 +205,7 @@ impl Hooks {
     }
 
     pub(super) fn present(control: &ControlWatch) -> Vec<Hook> {
-        Hook::ALL.into_iter().filter(|&hook| control.inspect(hook) == HookFile::Runnable).collect()
+        Hook::ALL.into_iter().filter(|&hook| control.inspect(hook) != HookFile::Absent).collect()
     }
 }
 

@@ -221,7 +221,9 @@ impl Reactor {
             return;
         };
         // The socket lies where only root comes; checked all the same.
-        if rustix::net::sockopt::socket_peercred(&socket).is_ok_and(|peer| peer.uid.is_root()) {
+        // By nix: plabd is outside this PID namespace, so its PID is 0 here, which rustix's type cannot hold.
+        let peer = nix::sys::socket::getsockopt(&socket, nix::sys::socket::sockopt::PeerCredentials);
+        if peer.is_ok_and(|peer| peer.uid() == 0) {
             self.link = Some(socket);
             self.told = None;
         }

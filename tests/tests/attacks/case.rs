@@ -139,7 +139,11 @@ pub struct Case {
 
 impl Case {
     /// A case with a course of its own.
-    pub fn of(name: impl Into<String>, against: &'static str, run: impl FnOnce(&Stage) -> Tried + 'static) -> Self {
+    pub fn of(
+        name: impl Into<String>,
+        against: &'static str,
+        run: impl FnOnce(&Stage) -> Tried + 'static,
+    ) -> Self {
         Self { name: name.into(), against, run: Box::new(run) }
     }
 }

@@ -19,12 +19,18 @@ pub fn cases(_: &Stage) -> Vec<Case> {
         ("resources-to-shared-file", "ln -sfn \"$SHARED/wide\" PlanetLab-control/resources"),
         ("resources-to-neighbours-file", "ln -sfn \"$SECRET\" PlanetLab-control/resources"),
         ("resources-to-system-file", "ln -sfn /usr/bin/true PlanetLab-control/resources"),
-        ("resources-a-directory", "rm -f PlanetLab-control/resources; mkdir -p PlanetLab-control/resources/x"),
+        (
+            "resources-a-directory",
+            "rm -f PlanetLab-control/resources; mkdir -p PlanetLab-control/resources/x",
+        ),
         ("resources-a-fifo", "rm -rf PlanetLab-control/resources; mkfifo PlanetLab-control/resources"),
         ("control-directory-to-host", "rm -rf PlanetLab-control; ln -sfn \"$OUTSIDE\" PlanetLab-control"),
         ("control-directory-to-shared", "rm -rf PlanetLab-control; ln -sfn \"$SHARED\" PlanetLab-control"),
         ("control-directory-to-etc", "rm -rf PlanetLab-control; ln -sfn /etc PlanetLab-control"),
-        ("control-directory-to-itself", "rm -rf PlanetLab-control; ln -sfn PlanetLab-control PlanetLab-control"),
+        (
+            "control-directory-to-itself",
+            "rm -rf PlanetLab-control; ln -sfn PlanetLab-control PlanetLab-control",
+        ),
         ("control-directory-a-file", "rm -rf PlanetLab-control; echo > PlanetLab-control"),
         ("control-directory-a-fifo", "rm -rf PlanetLab-control; mkfifo PlanetLab-control"),
         ("control-directory-shut", "rm -rf PlanetLab-control; mkdir -m 0 PlanetLab-control"),
@@ -73,7 +79,8 @@ fn rewritten(name: &'static str, script: &'static str) -> Case {
         let set = stage.node.sh(TRICKSTER, &format!("{}; {script}", environment(stage)));
         tried.check(set.code == 0, format!("it could not be set up: {}", set.stderr));
         for limit in ["80M", "64M"] {
-            let definition = plab_tests::TestNode::definition(TRICKSTER, &format!("[memory]\nmax = \"{limit}\""));
+            let definition =
+                plab_tests::TestNode::definition(TRICKSTER, &format!("[memory]\nmax = \"{limit}\""));
             stage.node.plab_with_input(&["apply", "-"], definition.as_bytes());
         }
         stage.node.plab(&["restart", TRICKSTER]);
@@ -89,14 +96,16 @@ fn rewritten(name: &'static str, script: &'static str) -> Case {
         tried.check(begun.elapsed().as_secs() < 15, format!("it took {:?}", begun.elapsed()));
         // The control: put right, the node writes again.
         stage.revive(TRICKSTER);
-        let right = "chmod 700 PlanetLab-control 2>/dev/null; rm -rf PlanetLab-control; mkdir PlanetLab-control";
+        let right =
+            "chmod 700 PlanetLab-control 2>/dev/null; rm -rf PlanetLab-control; mkdir PlanetLab-control";
         let back = stage.node.sh(TRICKSTER, right);
         tried.check(back.code == 0, format!("the slice cannot put it right: {}", back.stderr));
         stage.node.plab(&["restart", TRICKSTER]).ok();
         let text = stage.node.sh(TRICKSTER, "cat PlanetLab-control/resources").stdout;
         tried.check(text.contains("memory_max"), format!("the control: resources is {text:?} afterwards"));
         let detail = stage.node.status(TRICKSTER)["state"].as_str().unwrap_or_default().to_owned();
-        (tried.inside, tried.control) = (format!("nothing changed ({detail})"), "written when put right".into());
+        (tried.inside, tried.control) =
+            (format!("nothing changed ({detail})"), "written when put right".into());
         tried
     })
 }
@@ -120,14 +129,17 @@ fn hook_of_roots() -> Case {
     Case::of("hook-to-roots-program", "the host, as root", |stage| {
         let mut tried = Tried::default();
         let (program, mark) = (stage.shared.join("program"), stage.outside.join("ran-outside"));
-        std::fs::write(&program, format!("#!/bin/sh\nid -u > ran\nid -u > '{}'\n", mark.display())).expect("write");
+        std::fs::write(&program, format!("#!/bin/sh\nid -u > ran\nid -u > '{}'\n", mark.display()))
+            .expect("write");
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("chmod");
         let script = format!("rm -f ran; ln -sfn '{}' PlanetLab-control/start", program.display());
         // The trickster does not see the directory; the attacker does.
         stage.node.sh(ATTACKER, &script).ok();
         stage.node.plab(&["restart", ATTACKER]).ok();
         let home = stage.home(ATTACKER).join("ran");
-        let uid = eventually("the hook ran inside", || std::fs::read_to_string(&home).ok().filter(|text| !text.is_empty()));
+        let uid = eventually("the hook ran inside", || {
+            std::fs::read_to_string(&home).ok().filter(|text| !text.is_empty())
+        });
         tried.check(uid.trim() == stage.uid(ATTACKER).to_string(), format!("it ran as {uid}"));
         tried.check(!mark.exists(), "it ran where it sees the host");
         let shown = std::process::Command::new(&program).current_dir(&stage.outside).status().expect("run");
@@ -144,12 +156,18 @@ fn status_with_escapes() -> Case {
         let mut tried = Tried::default();
         let hook = b"#!/bin/sh\nprintf '\\033]0;pwned\\007\\033[2J\\302\\2332J \\342\\200\\256 site_sl10 (running)\\rforged\\nsecond\\n'\n";
         stage.node.put(TRICKSTER, "PlanetLab-control/status", hook, 0o755);
-        let line = eventually("a status line came", || stage.node.status(TRICKSTER)["status_line"].as_str().map(str::to_owned));
-        tried.check(line.contains('\u{1b}') || line.contains("\\u{1b}"), format!("the control: nothing reached plabd: {line:?}"));
+        let line = eventually("a status line came", || {
+            stage.node.status(TRICKSTER)["status_line"].as_str().map(str::to_owned)
+        });
+        tried.check(
+            line.contains('\u{1b}') || line.contains("\\u{1b}"),
+            format!("the control: nothing reached plabd: {line:?}"),
+        );
         for args in [vec!["status"], vec!["status", TRICKSTER], vec!["events"], vec!["top", "--once"]] {
             let shown = stage.node.plab(&args).stdout;
-            let bad: Vec<char> = shown.chars().filter(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}').collect();
-            tried.check(bad.is_empty() || args[0] == "top", format!("plab {args:?} passes on {bad:?}"));
+            let bad: Vec<char> =
+                shown.chars().filter(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}').collect();
+            tried.check(bad.is_empty(), format!("plab {args:?} passes on {bad:?}"));
             tried.check(!shown.contains("second"), format!("plab {args:?} shows a second line"));
         }
         (tried.inside, tried.control) = ("shown as escapes".into(), "reached plabd".into());
@@ -162,22 +180,29 @@ fn status_without_end() -> Case {
     Case::of("status-without-end", "plabd's memory", |stage| {
         let mut tried = Tried::default();
         let resident = || {
-            let text = std::fs::read_to_string(format!("/proc/{}/status", stage.node.daemon_pid())).unwrap_or_default();
+            let text = std::fs::read_to_string(format!("/proc/{}/status", stage.node.daemon_pid()))
+                .unwrap_or_default();
             text.lines()
-                .find_map(|line| line.strip_prefix("VmHWM:")?.trim().trim_end_matches(" kB").parse::<u64>().ok())
+                .find_map(|line| {
+                    line.strip_prefix("VmHWM:")?.trim().trim_end_matches(" kB").parse::<u64>().ok()
+                })
                 .unwrap_or_default()
         };
         let before = resident();
         let hook = b"#!/bin/sh\nhead -c 50000000 /dev/zero | tr '\\0' 'A'; touch ran-to-the-end\n";
         stage.node.put(TRICKSTER, "PlanetLab-control/status", hook, 0o755);
         let line = eventually("a status line came", || {
-            stage.node.status(TRICKSTER)["status_line"].as_str().filter(|line| line.starts_with("AAA")).map(str::to_owned)
+            stage.node.status(TRICKSTER)["status_line"]
+                .as_str()
+                .filter(|line| line.starts_with("AAA"))
+                .map(str::to_owned)
         });
         tried.check(line.len() <= 4096, format!("{} bytes of it were kept", line.len()));
         let grown = resident().saturating_sub(before);
         tried.check(grown < 16 << 10, format!("plabd grew by {grown} KiB"));
         stage.node.sh(TRICKSTER, "rm -f PlanetLab-control/status").ok();
-        (tried.inside, tried.control) = (format!("{} bytes kept", line.len()), format!("plabd grew by {grown} KiB"));
+        (tried.inside, tried.control) =
+            (format!("{} bytes kept", line.len()), format!("plabd grew by {grown} KiB"));
         tried
     })
 }
@@ -187,7 +212,7 @@ fn storm_in_control_directory() -> Case {
     Case::of("storm-in-control-directory", "plabd's time and ledger", |stage| {
         let mut tried = Tried::default();
         let before = stage.node.events(None).len();
-        let storm = "cd PlanetLab-control; for i in $(seq 5000); do : > start.$i; : > stop; mv stop configure; done; \
+        let storm = "cd PlanetLab-control; for i in $(seq 400); do : > start.$i; : > stop; mv stop configure; done; \
                      rm -f start.* configure stop";
         let begun = std::time::Instant::now();
         let ended = stage.node.sh(TRICKSTER, storm);
@@ -199,7 +224,7 @@ fn storm_in_control_directory() -> Case {
         let more = stage.node.events(None).len().saturating_sub(before);
         tried.check(more < 200, format!("it made {more} events"));
         stage.revive(TRICKSTER);
-        (tried.inside, tried.control) = (format!("{more} events"), format!("10000 changes in {took:.1?}"));
+        (tried.inside, tried.control) = (format!("{more} events"), format!("1200 changes in {took:.1?}"));
         tried
     })
 }
@@ -213,11 +238,14 @@ fn end_in_the_deep() -> Case {
         stage.node.put(TRICKSTER, "attacker", &actor, 0o755);
         let script = format!(
             "{}; ln -s \"$OUTSIDE\" out; ln -s \"$SHARED\" shared; ln -s / root; mkdir -p shut/inner; touch shut/x; \
-             chmod 0 shut; touch $'bad\\xff\\nname'; mkfifo fifo; mkdir deep; ./attacker deep deep 20000",
+             chmod 0 shut; touch $'bad\\xff\\nname'; mkfifo fifo; mkdir deep; ./attacker deep deep 3000",
             environment(stage)
         );
         let made = stage.node.sh(TRICKSTER, &script);
-        tried.check(made.stdout.contains("20000 levels"), format!("the control: {} {}", made.stdout, made.stderr));
+        tried.check(
+            made.stdout.contains("3000 levels"),
+            format!("the control: {} {}", made.stdout, made.stderr),
+        );
         let storage = stage.node.root().join("var/lib/planetlab/slices").join(TRICKSTER);
         let before = listing(stage);
         let begun = std::time::Instant::now();
@@ -235,7 +263,7 @@ fn end_in_the_deep() -> Case {
             // So that the test leaves nothing: rm(1) goes down without recursion.
             let _ = std::process::Command::new("rm").arg("-rf").arg(&storage).status();
         }
-        (tried.inside, tried.control) = (format!("removed in {took:.1?}"), "20000 levels were made".into());
+        (tried.inside, tried.control) = (format!("removed in {took:.1?}"), "3000 levels were made".into());
         tried
     })
 }

@@ -20,49 +20,135 @@ fn paths(stage: &Stage) -> Vec<Case> {
     let (wide, shared) = (stage.shared.join("wide"), stage.shared.display());
     let outside = stage.outside.display();
     vec![
-        attack("read-neighbours-file", "a neighbour's data", format!("read {secret}"), Errno(libc::ENOENT)).into(),
-        attack("list-neighbours-home", "a neighbour's data", format!("list /home/{NEIGHBOUR}"), Errno(libc::ENOENT))
-            .control(format!("list {}", stage.home(NEIGHBOUR).display()))
+        attack("read-neighbours-file", "a neighbour's data", format!("read {secret}"), Errno(libc::ENOENT))
             .into(),
-        attack("home-for-another", "a neighbour's name", format!("mkdir /home/{NEIGHBOUR}"), Errno(libc::EACCES))
-            .control(format!("mkdir {outside}/made"))
-            .into(),
-        attack("move-own-home", "the view", format!("rename /home/{ATTACKER} /home/{NEIGHBOUR}"), Errno(libc::EACCES))
-            .control(format!("rename {outside}/made {outside}/moved"))
-            .into(),
-        attack("neighbour-by-proc-root", "a neighbour's data", format!("list /proc/{pid}/root"), Errno(libc::ENOENT)).into(),
-        attack("neighbour-by-proc-cwd", "a neighbour's data", format!("read /proc/{pid}/cwd/secret"), Errno(libc::ENOENT))
-            .into(),
-        attack("neighbours-environment", "a neighbour's data", format!("read /proc/{pid}/environ"), Errno(libc::ENOENT))
-            .into(),
+        attack(
+            "list-neighbours-home",
+            "a neighbour's data",
+            format!("list /home/{NEIGHBOUR}"),
+            Errno(libc::ENOENT),
+        )
+        .control(format!("list {}", stage.home(NEIGHBOUR).display()))
+        .into(),
+        attack(
+            "home-for-another",
+            "a neighbour's name",
+            format!("mkdir /home/{NEIGHBOUR}"),
+            Errno(libc::EACCES),
+        )
+        .control(format!("mkdir {outside}/made"))
+        .into(),
+        attack(
+            "move-own-home",
+            "the view",
+            format!("rename /home/{ATTACKER} /home/{NEIGHBOUR}"),
+            Errno(libc::EACCES),
+        )
+        .control(format!("rename {outside}/made {outside}/moved"))
+        .into(),
+        attack(
+            "neighbour-by-proc-root",
+            "a neighbour's data",
+            format!("list /proc/{pid}/root"),
+            Errno(libc::ENOENT),
+        )
+        .into(),
+        attack(
+            "neighbour-by-proc-cwd",
+            "a neighbour's data",
+            format!("read /proc/{pid}/cwd/secret"),
+            Errno(libc::ENOENT),
+        )
+        .into(),
+        attack(
+            "neighbours-environment",
+            "a neighbour's data",
+            format!("read /proc/{pid}/environ"),
+            Errno(libc::ENOENT),
+        )
+        .into(),
         attack("host-shadow", "the host's passwords", "read /etc/shadow", Errno(libc::ENOENT)).into(),
-        attack("ledger-inside", "the node's ledger", format!("read {root}/var/lib/planetlab/ledger.sqlite"), Errno(libc::ENOENT))
-            .into(),
-        attack("definitions-inside", "the node's configuration", format!("read {root}/etc/planetlab/node.toml"), Errno(libc::ENOENT))
-            .into(),
-        attack("write-system-directory", "the host's programs", "create /usr/bin/plab-attack", Errno(libc::EROFS))
-            .control(format!("create {outside}/created"))
-            .into(),
-        attack("write-wide-file-in-view", "the read-only view", format!("overwrite {} pwned", wide.display()), Errno(libc::EROFS))
-            .judge(Stage::files_unchanged)
-            .control_at(Place::Nobody)
-            .control(format!("open-write {}", wide.display()))
-            .into(),
-        attack("create-in-wide-directory", "the read-only view", format!("create {shared}/pwned"), Errno(libc::EROFS))
-            .control_at(Place::Nobody)
-            .into(),
-        attack("wide-file-outside-view", "the host's files", format!("open-write {outside}/wide"), Errno(libc::ENOENT))
-            .control_at(Place::Nobody)
-            .into(),
-        attack("host-shared-memory", "the host's shared memory", format!("read /dev/shm/{}", stage.host_name), Errno(libc::ENOENT))
-            .control_at(Place::Nobody)
-            .into(),
-        attack("neighbours-shared-memory", "a neighbour's shared memory", format!("read /dev/shm/{}", stage.neighbour_name), Errno(libc::ENOENT))
-            .control(format!("read /proc/{pid}/root/dev/shm/{}", stage.neighbour_name))
-            .into(),
-        attack("write-synthetic-passwd", "who is who inside", "open-write /run/planetlab/passwd", Errno(libc::EACCES))
-            .control(format!("open-write {root}/var/lib/planetlab/slices/{ATTACKER}/identity/passwd"))
-            .into(),
+        attack(
+            "ledger-inside",
+            "the node's ledger",
+            format!("read {root}/var/lib/planetlab/ledger.sqlite"),
+            Errno(libc::ENOENT),
+        )
+        .into(),
+        attack(
+            "definitions-inside",
+            "the node's configuration",
+            format!("read {root}/etc/planetlab/node.toml"),
+            Errno(libc::ENOENT),
+        )
+        .into(),
+        attack(
+            "write-system-directory",
+            "the host's programs",
+            "create /usr/bin/plab-attack",
+            Errno(libc::EROFS),
+        )
+        .control(format!("create {outside}/created"))
+        .into(),
+        attack(
+            "write-wide-file-in-view",
+            "the read-only view",
+            format!("overwrite {} pwned", wide.display()),
+            Errno(libc::EROFS),
+        )
+        .judge(Stage::files_unchanged)
+        .control_at(Place::Nobody)
+        .control(format!("open-write {}", wide.display()))
+        .into(),
+        attack(
+            "create-in-wide-directory",
+            "the read-only view",
+            format!("create {shared}/pwned"),
+            Errno(libc::EROFS),
+        )
+        .control_at(Place::Nobody)
+        .into(),
+        attack(
+            "wide-file-outside-view",
+            "the host's files",
+            format!("open-write {outside}/wide"),
+            Errno(libc::ENOENT),
+        )
+        .control_at(Place::Nobody)
+        .into(),
+        attack(
+            "host-shared-memory",
+            "the host's shared memory",
+            format!("read /dev/shm/{}", stage.host_name),
+            Errno(libc::ENOENT),
+        )
+        .control_at(Place::Nobody)
+        .into(),
+        attack(
+            "neighbours-shared-memory",
+            "a neighbour's shared memory",
+            format!("read /dev/shm/{}", stage.neighbour_name),
+            Errno(libc::ENOENT),
+        )
+        .control(format!("read /proc/{pid}/root/dev/shm/{}", stage.neighbour_name))
+        .into(),
+        attack(
+            "write-synthetic-passwd",
+            "who is who inside",
+            "open-write /run/planetlab/passwd",
+            Errno(libc::EACCES),
+        )
+        .control(format!("open-write {root}/var/lib/planetlab/slices/{ATTACKER}/identity/passwd"))
+        .into(),
+        // The net is shared and so is this list; what a neighbour is called need not be in it.
+        attack(
+            "neighbours-name-in-socket-list",
+            "who the neighbours are",
+            format!("find-in /proc/net/unix {NEIGHBOUR}"),
+            Errno(libc::ENODATA),
+        )
+        .control("find-in /proc/net/unix planetlab/control.sock")
+        .into(),
         attack("make-device-directory", "the capsule's /dev", "create /dev/plab-attack", Errno(libc::EROFS))
             .control(format!("create {outside}/created-too"))
             .into(),
@@ -70,11 +156,17 @@ fn paths(stage: &Stage) -> Vec<Case> {
 }
 
 fn links(stage: &Stage) -> Vec<Case> {
-    let (wide, outside) = (stage.shared.join("wide").display().to_string(), stage.outside.display().to_string());
+    let (wide, outside) =
+        (stage.shared.join("wide").display().to_string(), stage.outside.display().to_string());
     vec![
-        attack("hard-link-to-hosts-file", "the host's files", format!("link {wide} mine"), Errno(libc::EXDEV))
-            .control(format!("link {wide} {outside}/linked"))
-            .into(),
+        attack(
+            "hard-link-to-hosts-file",
+            "the host's files",
+            format!("link {wide} mine"),
+            Errno(libc::EXDEV),
+        )
+        .control(format!("link {wide} {outside}/linked"))
+        .into(),
         attack("hard-link-to-setuid", "the host's files", "link /usr/bin/passwd mine", Errno(libc::EXDEV))
             .control(format!("link {}/setuid {outside}/linked-setuid", stage.shared.display()))
             .into(),
@@ -82,22 +174,38 @@ fn links(stage: &Stage) -> Vec<Case> {
             .judge(Stage::files_unchanged)
             .control(format!("unlink {outside}/linked"))
             .into(),
-        attack("give-file-away", "a neighbour's quota", format!("chown attacker {}", stage.uid(NEIGHBOUR)), Errno(libc::EPERM))
-            .control(format!("chown {outside}/created 0"))
-            .into(),
-        attack("file-capability", "the host's capabilities", "setxattr attacker security.capability", Errno(libc::EPERM))
-            .control(format!("setxattr {outside}/created security.capability"))
-            .into(),
-        attack("trusted-attribute", "the host's trusted attributes", "setxattr attacker trusted.plab", Errno(libc::EPERM))
-            .control(format!("setxattr {outside}/created trusted.plab"))
-            .into(),
+        attack(
+            "give-file-away",
+            "a neighbour's quota",
+            format!("chown attacker {}", stage.uid(NEIGHBOUR)),
+            Errno(libc::EPERM),
+        )
+        .control(format!("chown {outside}/created 0"))
+        .into(),
+        attack(
+            "file-capability",
+            "the host's capabilities",
+            "setxattr attacker security.capability",
+            Errno(libc::EPERM),
+        )
+        .control(format!("setxattr {outside}/created security.capability"))
+        .into(),
+        attack(
+            "trusted-attribute",
+            "the host's trusted attributes",
+            "setxattr attacker trusted.plab",
+            Errno(libc::EPERM),
+        )
+        .control(format!("setxattr {outside}/created trusted.plab"))
+        .into(),
         attack("immutable-file", "removal of the slice's storage", "immutable attacker", Errno(libc::EPERM))
             .control(format!("immutable {outside}/created"))
             .into(),
         attack("where-on-disk", "the disk's layout", "bmap attacker", Errno(libc::EPERM))
             .control(format!("bmap {outside}/attacker"))
             .into(),
-        attack("lease-on-hosts-file", "the host's writers", format!("lease {wide}"), Errno(libc::EACCES)).into(),
+        attack("lease-on-hosts-file", "the host's writers", format!("lease {wide}"), Errno(libc::EACCES))
+            .into(),
     ]
 }
 
@@ -123,21 +231,58 @@ fn devices_and_handles(stage: &Stage) -> Vec<Case> {
         attack("kernel-symbols", "the kernel's addresses", "read /proc/kallsyms", Gives("0 bytes")).into(),
         attack("keys-of-all", "others' keys", "read /proc/key-users", Gives("0 bytes")).into(),
         attack("timers-of-all", "others' timers", "read /proc/timer_list", Gives("0 bytes")).into(),
-        attack("core-pattern", "a program of root's for every crash", "open-write /proc/sys/kernel/core_pattern", Errno(libc::EACCES))
-            .into(),
-        attack("host-name-by-proc", "the host's name", "open-write /proc/sys/kernel/hostname", Errno(libc::EACCES)).into(),
-        attack("forwarding", "the host's network", "open-write /proc/sys/net/ipv4/ip_forward", Errno(libc::EACCES)).into(),
-        attack("interrupt-affinity", "the host's interrupts", "open-write /proc/irq/default_smp_affinity", Errno(libc::EACCES))
-            .into(),
-        attack("cpu-offline", "the host's processors", "open-write /sys/devices/system/cpu/cpu1/online", Errno(libc::EACCES))
-            .into(),
-        attack("cgroup-files", "the capsule's limits", "open-write /sys/fs/cgroup/unified/cgroup.procs", Errno(libc::ENOENT))
-            .control_is(Either(vec![Works, Errno(libc::ENOENT)]))
-            .control(format!("open-write {}", cgroup_procs()))
-            .into(),
-        attack("oom-shield", "the order in which the kernel kills", "overwrite /proc/self/oom_score_adj -1000", Errno(libc::EACCES))
-            .control("overwrite /proc/self/oom_score_adj 500")
-            .into(),
+        attack(
+            "core-pattern",
+            "a program of root's for every crash",
+            "open-write /proc/sys/kernel/core_pattern",
+            Errno(libc::EACCES),
+        )
+        .into(),
+        attack(
+            "host-name-by-proc",
+            "the host's name",
+            "open-write /proc/sys/kernel/hostname",
+            Errno(libc::EACCES),
+        )
+        .into(),
+        attack(
+            "forwarding",
+            "the host's network",
+            "open-write /proc/sys/net/ipv4/ip_forward",
+            Errno(libc::EACCES),
+        )
+        .into(),
+        attack(
+            "interrupt-affinity",
+            "the host's interrupts",
+            "open-write /proc/irq/default_smp_affinity",
+            Errno(libc::EACCES),
+        )
+        .into(),
+        attack(
+            "cpu-offline",
+            "the host's processors",
+            "open-write /sys/devices/system/cpu/cpu1/online",
+            Errno(libc::EACCES),
+        )
+        .into(),
+        attack(
+            "cgroup-files",
+            "the capsule's limits",
+            "open-write /sys/fs/cgroup/unified/cgroup.procs",
+            Errno(libc::ENOENT),
+        )
+        .control_is(Either(vec![Works, Errno(libc::ENOENT)]))
+        .control(format!("open-write {}", cgroup_procs()))
+        .into(),
+        attack(
+            "oom-shield",
+            "the order in which the kernel kills",
+            "overwrite /proc/self/oom_score_adj -1000",
+            Errno(libc::EACCES),
+        )
+        .control("overwrite /proc/self/oom_score_adj 500")
+        .into(),
         attack("user-map", "the capsule's user", "overwrite /proc/self/uid_map 0", Errno(libc::EPERM))
             .control("overwrite /proc/self/oom_score_adj 500")
             .into(),
@@ -172,19 +317,29 @@ fn descriptors(stage: &Stage) -> Vec<Case> {
     }));
     for (name, args, what) in [
         ("read-below-directory-stdin", vec!["open-at", "0", "wide"], "a directory as standard input"),
-        ("create-below-directory-stdin", vec!["create-at", "0", "made-below"], "a directory as standard input"),
+        (
+            "create-below-directory-stdin",
+            vec!["create-at", "0", "made-below"],
+            "a directory as standard input",
+        ),
         ("run-below-directory-stdin", vec!["exec-at", "0", "true"], "a directory as standard input"),
         ("climb-from-directory-stdin", vec!["open-at", "0", ".."], "a directory as standard input"),
     ] {
         let directory = outside.clone();
         // It does not get in at all.
         let expect = Errno(libc::ENOTDIR);
-        cases.push(with_stdin(name, what, args, expect, move || std::fs::File::open(&directory).expect("open a directory")));
+        cases.push(with_stdin(name, what, args, expect, move || {
+            std::fs::File::open(&directory).expect("open a directory")
+        }));
     }
     let wide = outside.join("wide");
-    let mut case = with_stdin("cut-file-behind-stdin", "a read-only file as standard input", vec!["reopen", "0"], Errno(libc::EACCES), move || {
-        std::fs::File::open(&wide).expect("open")
-    });
+    let mut case = with_stdin(
+        "cut-file-behind-stdin",
+        "a read-only file as standard input",
+        vec!["reopen", "0"],
+        Errno(libc::EACCES),
+        move || std::fs::File::open(&wide).expect("open"),
+    );
     let run = case.run;
     case.run = Box::new(move |stage| {
         let mut tried = run(stage);

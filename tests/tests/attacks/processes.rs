@@ -8,10 +8,9 @@ use crate::stage::{ATTACKER, HOG, Stage};
 pub fn cases(stage: &Stage) -> Vec<Case> {
     let mut cases = others(stage);
     cases.extend(pid_one(stage));
-    for (name, resource, low) in [
-        ("cpu-limit-on-init", libc::RLIMIT_CPU, 1),
-        ("descriptor-limit-on-init", libc::RLIMIT_NOFILE, 3),
-    ] {
+    for (name, resource, low) in
+        [("cpu-limit-on-init", libc::RLIMIT_CPU, 1), ("descriptor-limit-on-init", libc::RLIMIT_NOFILE, 3)]
+    {
         // Where this works it may cost the capsule: not the one that the other cases need.
         let host = stage.host_pid;
         cases.push(
@@ -57,17 +56,32 @@ fn others(stage: &Stage) -> Vec<Case> {
             .judge(Stage::all_alive)
             .control(format!("tgkill {node} 0"))
             .into(),
-        attack("pidfd-of-neighbour", "a neighbour's process", format!("pidfd-signal {neighbour} 9"), Errno(libc::ESRCH))
-            .judge(Stage::all_alive)
-            .control(format!("pidfd-signal {neighbour} 0"))
-            .into(),
-        attack("trace-neighbour", "a neighbour's process", format!("ptrace-attach {neighbour}"), Errno(libc::ESRCH))
-            .control(format!("ptrace-attach {host}"))
-            .into(),
-        attack("limit-neighbour", "a neighbour's process", format!("prlimit {neighbour} {} 0", libc::RLIMIT_CORE), Errno(libc::ESRCH))
-            .control_at(Place::Nobody)
-            .control(format!("prlimit {host} {} 0", libc::RLIMIT_CORE))
-            .into(),
+        attack(
+            "pidfd-of-neighbour",
+            "a neighbour's process",
+            format!("pidfd-signal {neighbour} 9"),
+            Errno(libc::ESRCH),
+        )
+        .judge(Stage::all_alive)
+        .control(format!("pidfd-signal {neighbour} 0"))
+        .into(),
+        attack(
+            "trace-neighbour",
+            "a neighbour's process",
+            format!("ptrace-attach {neighbour}"),
+            Errno(libc::ESRCH),
+        )
+        .control(format!("ptrace-attach {host}"))
+        .into(),
+        attack(
+            "limit-neighbour",
+            "a neighbour's process",
+            format!("prlimit {neighbour} {} 0", libc::RLIMIT_CORE),
+            Errno(libc::ESRCH),
+        )
+        .control_at(Place::Nobody)
+        .control(format!("prlimit {host} {} 0", libc::RLIMIT_CORE))
+        .into(),
         attack("read-plabds-memory", "the node", format!("vm-read {node}"), Errno(libc::ESRCH))
             .control_is(crate::case::Expect::Either(vec![Works, Errno(libc::EFAULT)]))
             .into(),
@@ -81,8 +95,14 @@ fn pid_one(stage: &Stage) -> Vec<Case> {
     let alive = move |stage: &Stage| stage.init_alive(ATTACKER, pid);
     let what = "PID 1 of the capsule";
     let mut cases = vec![
-        attack("trace-init", what, "ptrace-attach 1", Errno(libc::EPERM)).judge(alive).control(format!("ptrace-attach {host}")).into(),
-        attack("seize-init", what, "ptrace-seize 1", Errno(libc::EPERM)).judge(alive).control(format!("ptrace-seize {host}")).into(),
+        attack("trace-init", what, "ptrace-attach 1", Errno(libc::EPERM))
+            .judge(alive)
+            .control(format!("ptrace-attach {host}"))
+            .into(),
+        attack("seize-init", what, "ptrace-seize 1", Errno(libc::EPERM))
+            .judge(alive)
+            .control(format!("ptrace-seize {host}"))
+            .into(),
         attack("read-inits-memory", what, "vm-read 1", Errno(libc::EPERM))
             .control(format!("vm-read {host}"))
             .control_is(crate::case::Expect::Either(vec![Works, Errno(libc::EFAULT)]))
@@ -95,11 +115,14 @@ fn pid_one(stage: &Stage) -> Vec<Case> {
         attack("take-inits-descriptor", "the node's socket", "pidfd-getfd 1 3", Errno(libc::EPERM))
             .control(format!("pidfd-getfd {host} 0"))
             .into(),
-        attack("compare-with-init", what, "kcmp 1", Errno(libc::ENOSYS)).control(format!("kcmp {host}")).into(),
-        attack("locate-inits-pages", what, "move-pages 1", Errno(libc::ENOSYS)).control(format!("move-pages {host}")).into(),
+        attack("compare-with-init", what, "kcmp 1", Errno(libc::ENOSYS))
+            .control(format!("kcmp {host}"))
+            .into(),
+        attack("locate-inits-pages", what, "move-pages 1", Errno(libc::ENOSYS))
+            .control(format!("move-pages {host}"))
+            .into(),
     ];
     for file in ["environ", "mem", "maps", "auxv", "stack", "syscall"] {
-
         cases.push(
             attack(&format!("init-{file}"), what, format!("read /proc/1/{file}"), Errno(libc::EACCES))
                 .control(format!("read /proc/{host}/{}", if file == "mem" { "maps" } else { file }))
@@ -108,20 +131,33 @@ fn pid_one(stage: &Stage) -> Vec<Case> {
     }
     for link in ["exe", "root", "cwd", "fd/0"] {
         cases.push(
-            attack(&format!("init-{}", link.replace('/', "-")), what, format!("readlink /proc/1/{link}"), Errno(libc::EACCES))
-                .control(format!("readlink /proc/{host}/{link}"))
-                .into(),
+            attack(
+                &format!("init-{}", link.replace('/', "-")),
+                what,
+                format!("readlink /proc/1/{link}"),
+                Errno(libc::EACCES),
+            )
+            .control(format!("readlink /proc/{host}/{link}"))
+            .into(),
         );
     }
     cases.push(
-        attack("inits-descriptors", what, "list /proc/1/fd", Errno(libc::EACCES)).control(format!("list /proc/{host}/fd")).into(),
+        attack("inits-descriptors", what, "list /proc/1/fd", Errno(libc::EACCES))
+            .control(format!("list /proc/{host}/fd"))
+            .into(),
     );
     cases.push(
         attack("inits-oom-score", what, "overwrite /proc/1/oom_score_adj 1000", Errno(libc::EACCES))
             .control(format!("overwrite /proc/{host}/oom_score_adj 10"))
             .into(),
     );
-    for (name, signal) in [("kill-init", libc::SIGKILL), ("stop-init", libc::SIGSTOP), ("end-init", libc::SIGTERM), ("abort-init", libc::SIGABRT), ("real-time-signal-init", 40)] {
+    for (name, signal) in [
+        ("kill-init", libc::SIGKILL),
+        ("stop-init", libc::SIGSTOP),
+        ("end-init", libc::SIGTERM),
+        ("abort-init", libc::SIGABRT),
+        ("real-time-signal-init", 40),
+    ] {
         cases.push(signal_init(name, signal, pid));
     }
     cases
@@ -138,7 +174,11 @@ fn signal_init(name: &str, signal: i32, pid: u64) -> Case {
         let mut child = std::process::Command::new("sleep").arg("30").spawn().expect("start sleep");
         let shown = stage.act(Place::Root, &["kill".into(), child.id().to_string(), signal.to_string()]);
         if signal == libc::SIGSTOP {
-            let state = || std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default().contains(") T ");
+            let state = || {
+                std::fs::read_to_string(format!("/proc/{}/stat", child.id()))
+                    .unwrap_or_default()
+                    .contains(") T ")
+            };
             plab_tests::eventually("sleep is stopped", || state().then_some(()));
             child.kill().expect("kill");
         }
@@ -146,7 +186,8 @@ fn signal_init(name: &str, signal: i32, pid: u64) -> Case {
         let ended = child.wait().expect("wait").signal();
         let wanted = if signal == libc::SIGSTOP { libc::SIGKILL } else { signal };
         tried.check(ended == Some(wanted), format!("the control came to {shown}: signal {ended:?}"));
-        (tried.inside, tried.control) = (format!("{seen}, and nothing happens"), format!("ends or stops it ({signal})"));
+        (tried.inside, tried.control) =
+            (format!("{seen}, and nothing happens"), format!("ends or stops it ({signal})"));
         tried
     })
 }
@@ -156,13 +197,20 @@ fn kill_everything() -> Case {
     Case::of("kill-everything", "everybody", |stage| {
         let mut tried = Tried::default();
         let pid = stage.init_pid(HOG);
-        let mine = stage.node.sh(HOG, "setsid sleep 100 >/dev/null 2>&1 </dev/null & sleep 0.1; ./attacker kill -1 9");
-        let left = crate::stage::process_of(stage.uid(HOG), "sleep");
-        tried.check(left.is_none(), "the control: its own process lives on");
+        let mine = stage
+            .node
+            .sh(HOG, "setsid sleep 100 >/dev/null 2>&1 </dev/null & sleep 0.1; ./attacker kill -1 9");
+        let uid = stage.uid(HOG);
+        let gone = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            crate::stage::process_of(uid, "sleep").is_none()
+        });
+        tried.check(gone, "the control: its own process lives on");
         if let Err(why) = stage.init_alive(HOG, pid) {
             tried.wrong.push(why);
         }
-        (tried.inside, tried.control) = (format!("exit {}: only its own end", mine.code), "its own end".into());
+        (tried.inside, tried.control) =
+            (format!("exit {}: only its own end", mine.code), "its own end".into());
         tried
     })
 }
@@ -175,7 +223,10 @@ fn outlive() -> Case {
         let uid = stage.uid(HOG);
         let pid = plab_tests::eventually("the daemon runs", || crate::stage::process_of(uid, "attacker"));
         stage.node.plab(&["restart", HOG]).ok();
-        tried.check(!std::path::Path::new(&format!("/proc/{pid}")).exists(), format!("{pid} outlived its capsule ({seen})"));
+        tried.check(
+            !std::path::Path::new(&format!("/proc/{pid}")).exists(),
+            format!("{pid} outlived its capsule ({seen})"),
+        );
         // Outside nothing ends it but its own time.
         let file = stage.outside.join("daemon.pid");
         let shown = stage.act(Place::Nobody, &["daemon".into(), file.display().to_string(), "20".into()]);
@@ -183,7 +234,8 @@ fn outlive() -> Case {
             std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok())
         });
         let control = stage.act(Place::Root, &["kill".into(), outside.to_string(), "9".into()]);
-        tried.check(Works.is(&control), format!("the control did not outlive its parent: {shown}, {control}"));
+        tried
+            .check(Works.is(&control), format!("the control did not outlive its parent: {shown}, {control}"));
         (tried.inside, tried.control) = ("gone with its capsule".into(), "outlives its parent".into());
         tried
     })
@@ -194,8 +246,11 @@ fn restart_while_forking() -> Case {
     Case::of("fork-faster-than-the-kill", "the end of a capsule", |stage| {
         let mut tried = Tried::default();
         let mut command = stage.command(Place::Hog, &["children".into(), "20".into()]);
-        let mut child =
-            command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null()).spawn().expect("start");
+        let mut child = command
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("start");
         let uid = stage.uid(HOG);
         plab_tests::eventually("children are born", || crate::stage::process_of(uid, "attacker"));
         let begun = std::time::Instant::now();

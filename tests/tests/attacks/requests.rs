@@ -41,18 +41,18 @@ fn asked(stage: &Stage, name: &str, against: &'static str, request: &Value, expe
         .judge(Stage::all_alive)
 }
 
-/// What is another slice's is not there.
+/// What is another slice's is refused, whether it is there or not.
 fn others(stage: &Stage) -> Vec<Case> {
     let socket = stage.socket();
     let exec = json!({ "v": 1, "request": "exec", "slice": NEIGHBOUR, "argv": ["true"], "tty": null });
     let mut cases: Vec<Case> = vec![
-        attack("exec-in-neighbour", "a neighbour's capsule", "ask-with", Reply("no-such-slice"))
+        attack("exec-in-neighbour", "a neighbour's capsule", "ask-with", Reply("denied"))
             .at(Place::SliceUser)
             .with(&[&socket, "4", &exec.to_string()])
             // Root is let in, and told that /dev/null is no session socket, or started.
             .control_is(Either(vec![Reply("started"), Reply("malformed"), Reply("failed")]))
             .into(),
-        attack("read-below-neighbour", "a neighbour's capsule", "exec-with", Reply("no-such-slice"))
+        attack("read-below-neighbour", "a neighbour's capsule", "exec-with", Reply("denied"))
             .at(Place::SliceUser)
             .with(&[&socket, NEIGHBOUR, "/dev/null", "cat", "secret"])
             .control_is(Works)
@@ -65,24 +65,38 @@ fn others(stage: &Stage) -> Vec<Case> {
         ("follow-neighbour", json!({ "v": 1, "request": "events", "slice": NEIGHBOUR, "follow": true })),
         ("restart-neighbour", json!({ "v": 1, "request": "restart", "slice": NEIGHBOUR })),
     ] {
-        cases.push(asked(stage, name, "a neighbour's capsule", &request, Reply("no-such-slice")).into());
+        cases.push(asked(stage, name, "a neighbour's capsule", &request, Reply("denied")).into());
     }
     cases
 }
 
 /// What is root's is refused, also on one's own slice.
 fn roots(stage: &Stage) -> Vec<Case> {
-    let text = format!("name = \"{ATTACKER}\"\ncontact = \"pi@example.org\"\nnodes = [\"node1.example.org\"]\n");
+    let text =
+        format!("name = \"{ATTACKER}\"\ncontact = \"pi@example.org\"\nnodes = [\"node1.example.org\"]\n");
     let mut cases: Vec<Case> = vec![
-        asked(stage, "apply", "all slices", &json!({ "v": 1, "request": "apply", "text": text, "origin": "-" }), Reply("denied")).into(),
+        asked(
+            stage,
+            "apply",
+            "all slices",
+            &json!({ "v": 1, "request": "apply", "text": text, "origin": "-" }),
+            Reply("denied"),
+        )
+        .into(),
         asked(stage, "drain", "all slices", &json!({ "v": 1, "request": "drain" }), Reply("denied")).into(),
     ];
     for request in ["remove", "freeze", "thaw"] {
         for (whose, slice) in [("own", ATTACKER), ("neighbours", NEIGHBOUR)] {
             let line = json!({ "v": 1, "request": request, "slice": slice });
             cases.push(
-                asked(stage, &format!("{request}-{whose}"), "all slices", &line, Either(vec![Reply("denied"), Reply("no-such-slice")]))
-                    .into(),
+                asked(
+                    stage,
+                    &format!("{request}-{whose}"),
+                    "all slices",
+                    &line,
+                    Either(vec![Reply("denied"), Reply("no-such-slice")]),
+                )
+                .into(),
             );
         }
     }
@@ -109,8 +123,18 @@ fn names(stage: &Stage) -> Vec<Case> {
     ] {
         for request in ["status", "restart"] {
             let line = json!({ "v": 1, "request": request, "slice": name });
+            // Root is told that there is none, and not given what a path or a prefix would lead to.
             cases.push(
-                asked(stage, &format!("name-{what}-{request}"), "the names of slices", &line, Reply("no-such-slice")).into(),
+                asked(
+                    stage,
+                    &format!("name-{what}-{request}"),
+                    "the names of slices",
+                    &line,
+                    Reply("denied"),
+                )
+                .control_with(&["ask", &stage.socket(), &line.to_string()])
+                .control_is(Reply("no-such-slice"))
+                .into(),
             );
         }
     }
@@ -128,7 +152,12 @@ fn malformed(stage: &Stage) -> Vec<Case> {
         ("wrong-type", "{\"v\":1,\"request\":\"status\",\"slice\":7}".to_owned()),
         ("unknown-request", "{\"v\":1,\"request\":\"own-the-node\"}".to_owned()),
         ("negative-version", "{\"v\":-1,\"request\":\"status\"}".to_owned()),
-        ("wide-terminal", format!("{{\"v\":1,\"request\":\"exec\",\"slice\":\"{ATTACKER}\",\"argv\":[],\"tty\":{{\"rows\":70000,\"cols\":1}}}}")),
+        (
+            "wide-terminal",
+            format!(
+                "{{\"v\":1,\"request\":\"exec\",\"slice\":\"{ATTACKER}\",\"argv\":[],\"tty\":{{\"rows\":70000,\"cols\":1}}}}"
+            ),
+        ),
         ("two-requests", "{\"v\":1,\"request\":\"status\",\"request\":\"drain\"}".to_owned()),
     ] {
         cases.push(
@@ -152,12 +181,20 @@ fn malformed(stage: &Stage) -> Vec<Case> {
     };
     let status = "{\"v\":1,\"request\":\"status\"}";
     cases.push(other("other-version", &["ask", "{\"v\":99,\"request\":\"status\"}"], Reply("version")));
-    cases.push(other("line-of-10-mb", &["ask-long", "10000000"], Either(vec![Reply("malformed"), Expect::Gives("closed")])));
+    cases.push(other(
+        "line-of-10-mb",
+        &["ask-long", "10000000"],
+        Either(vec![Reply("malformed"), Expect::Gives("closed")]),
+    ));
     cases.push(other("nested-values", &["ask-nested", "500000"], Reply("malformed")));
     cases.push(other("bytes-that-are-no-text", &["ask-bytes", "fffe00c0af"], Reply("malformed")));
-    cases.push(other("descriptors-with-status", &["ask-with", "16", status], Either(vec![Reply("status"), Reply("malformed")])));
-    cases.push(other("too-many-descriptors", &["ask-with", "200", status], Either(vec![Reply("malformed"), Expect::Gives("closed")])));
-    let exec = json!({ "v": 1, "request": "exec", "slice": ATTACKER, "argv": ["true"], "tty": null }).to_string();
+    cases.push(other(
+        "too-many-descriptors",
+        &["ask-with", "200", status],
+        Either(vec![Reply("malformed"), Expect::Gives("closed")]),
+    ));
+    let exec =
+        json!({ "v": 1, "request": "exec", "slice": ATTACKER, "argv": ["true"], "tty": null }).to_string();
     cases.push(other("exec-without-descriptors", &["ask", &exec], Reply("malformed")));
     cases.push(other("exec-with-too-few", &["ask-with", "3", &exec], Reply("malformed")));
     cases.push(other("exec-with-too-many", &["ask-with", "5", &exec], Reply("malformed")));
@@ -191,7 +228,10 @@ fn around(stage: &Stage) -> Vec<Case> {
         ("swap-own-home", format!("rename {slices}/{ATTACKER}/home/{ATTACKER} {slices}/{ATTACKER}/home/x")),
     ] {
         let outside = stage.outside.display();
-        let control = format!("{} {outside}/victim-of-control {outside}/moved-too", line.split(' ').next().unwrap_or_default());
+        let control = format!(
+            "{} {outside}/victim-of-control {outside}/moved-too",
+            line.split(' ').next().unwrap_or_default()
+        );
         cases.push(Case::of(name, what, move |stage| {
             let mut tried = Tried::default();
             let seen = stage.act(Place::SliceUser, &crate::case::words(&line));
@@ -227,7 +267,8 @@ fn sees_only_itself(request: &'static str) -> Case {
         tried.check(!named(&seen, NEIGHBOUR) && !named(&seen, HOG), "neighbours are named");
         let refused = seen.contains("denied");
         tried.check(refused || named(&seen, ATTACKER), format!("its own is not there: {seen}"));
-        tried.check(named(&shown, NEIGHBOUR) && named(&shown, ATTACKER), "the control: root does not see all");
+        tried
+            .check(named(&shown, NEIGHBOUR) && named(&shown, ATTACKER), "the control: root does not see all");
         (tried.inside, tried.control) = (if refused { "denied" } else { "only itself" }.into(), "all".into());
         tried
     })
@@ -239,13 +280,15 @@ fn no_oracle() -> Case {
         let mut tried = Tried::default();
         let ask = |slice: &str| {
             let line = json!({ "v": 1, "request": "status", "slice": slice }).to_string();
-            let output =
-                stage.command(Place::SliceUser, &["ask".into(), stage.socket(), line]).output().expect("run an actor");
+            let output = stage
+                .command(Place::SliceUser, &["ask".into(), stage.socket(), line])
+                .output()
+                .expect("run an actor");
             String::from_utf8_lossy(&output.stdout).replace(slice, "NAME")
         };
         let (real, none) = (ask(NEIGHBOUR), ask("site_none"));
         tried.check(real == none, format!("{real} is not {none}"));
-        tried.check(real.contains("no-such-slice"), real.clone());
+        tried.check(real.contains("denied"), real.clone());
         let own = ask(ATTACKER);
         tried.check(own.contains("running"), format!("the control: {own}"));
         (tried.inside, tried.control) = ("the same answer".into(), "its own is shown".into());
@@ -260,7 +303,8 @@ fn open_descriptors(stage: &Stage) -> usize {
 
 /// plabd's memory in KiB.
 fn resident(stage: &Stage) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", stage.node.daemon_pid())).unwrap_or_default();
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", stage.node.daemon_pid())).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
 }
@@ -304,7 +348,8 @@ fn descriptors_are_closed() -> Case {
 fn many_connections() -> Case {
     Case::of("a-thousand-connections", "plabd's answers to others", |stage| {
         let mut tried = Tried::default();
-        let mut command = stage.command(Place::SliceUser, &["connections".into(), stage.socket(), "1000".into()]);
+        let mut command =
+            stage.command(Place::SliceUser, &["connections".into(), stage.socket(), "1000".into()]);
         command.stderr(std::process::Stdio::null());
         let held = Held::start(command).expect("an actor");
         if let Err(why) = others_are_served(stage) {
@@ -317,7 +362,8 @@ fn many_connections() -> Case {
         };
         tried.check(kept <= 128, format!("{kept} of 1000 were kept"));
         tried.check(kept >= 1, "the control: not one was kept");
-        (tried.inside, tried.control) = (format!("{kept} of 1000 kept"), "root and the neighbour are served".into());
+        (tried.inside, tried.control) =
+            (format!("{kept} of 1000 kept"), "root and the neighbour are served".into());
         tried
     })
 }
@@ -338,7 +384,9 @@ fn many_sessions() -> Case {
                 }
                 let seen = held.release();
                 let running: usize = match &seen {
-                    Seen::Worked(text) => text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(usize::MAX),
+                    Seen::Worked(text) => {
+                        text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(usize::MAX)
+                    }
                     _ => usize::MAX,
                 };
                 tried.check((1..=64).contains(&running), format!("{seen}"));
@@ -402,7 +450,10 @@ fn directory_by_protocol() -> Case {
         let run = |path: &str, command: &[&str]| {
             let mut args = vec!["exec-with".to_owned(), stage.socket(), ATTACKER.into(), path.to_owned()];
             args.extend(command.iter().map(|word| (*word).to_owned()));
-            stage.act(Place::SliceUser, &args).to_string()
+            match stage.act(Place::SliceUser, &args) {
+                Seen::Worked(said) => said,
+                other => other.to_string(),
+            }
         };
         let seen = run(&outside, &["./attacker", "open-at", "0", "wide"]);
         tried.check(!seen.contains("\"ok\""), format!("a file was read: {seen}"));
@@ -410,7 +461,10 @@ fn directory_by_protocol() -> Case {
         let socket = run(&root, &["./attacker", "connect-below", "0", "run/planetlab/control.sock"]);
         tried.check(!socket.contains("\"ok\""), format!("plabd's socket was reached from inside: {socket}"));
         let shown = run("/dev/null", &["./attacker", "read", "attacker"]);
-        tried.check(shown.contains("bytes") || shown.contains("running"), format!("the control came to {shown}"));
+        tried.check(
+            shown.contains("bytes") || shown.contains("running"),
+            format!("the control came to {shown}"),
+        );
         (tried.inside, tried.control) = (seen, shown);
         tried
     })
@@ -422,18 +476,26 @@ fn arguments(name: &str, count: u32, length: u32) -> Case {
         let mut tried = Tried::default();
         let pid = stage.init_pid(ATTACKER);
         let run = |count: u32, length: u32| {
-            let args =
-                ["ask-arguments".to_owned(), stage.socket(), ATTACKER.into(), count.to_string(), length.to_string()];
+            let args = [
+                "ask-arguments".to_owned(),
+                stage.socket(),
+                ATTACKER.into(),
+                count.to_string(),
+                length.to_string(),
+            ];
             stage.act(Place::SliceUser, &args)
         };
         let seen = run(count, length);
-        let refused = Either(vec![Reply("failed"), Reply("malformed"), Reply("running")]);
+        let refused = Either(vec![Reply("failed"), Reply("malformed")]);
         tried.check(refused.is(&seen), format!("it came to {seen}"));
         if let Err(why) = stage.init_alive(ATTACKER, pid) {
             tried.wrong.push(why);
         }
         let shown = run(10, 10);
-        tried.check(Reply("running").is(&shown), format!("the control came to {shown}"));
+        tried.check(
+            Either(vec![Reply("running"), Reply("exited")]).is(&shown),
+            format!("the control came to {shown}"),
+        );
         (tried.inside, tried.control) = (seen.to_string(), shown.to_string());
         tried
     })
@@ -444,14 +506,20 @@ fn escapes_in_events() -> Case {
     Case::of("escapes-in-a-commands-name", "the administrator's terminal and log", |stage| {
         let mut tried = Tried::default();
         let name = "\u{1b}]0;pwned\u{7}\n2026-01-01T00:00:00Z FORGED line\r\u{9b}2J";
-        let args = ["exec-with".to_owned(), stage.socket(), ATTACKER.into(), "/dev/null".into(), name.to_owned()];
+        let args =
+            ["exec-with".to_owned(), stage.socket(), ATTACKER.into(), "/dev/null".into(), name.to_owned()];
         let seen = stage.act(Place::SliceUser, &args);
         let shown = stage.node.plab(&["events"]).stdout;
-        let bad = |text: &str| text.contains('\u{1b}') || text.contains('\u{9b}') || text.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z FORGED"));
+        let bad = |text: &str| {
+            text.contains('\u{1b}')
+                || text.contains('\u{9b}')
+                || text.lines().any(|line| line.starts_with("2026-01-01T00:00:00Z FORGED"))
+        };
         tried.check(!bad(&shown), "plab events passes a slice's control characters on");
         tried.check(!bad(&stage.node.log()), "plabd's log takes a slice's control characters");
         let raw = stage.node.events(Some(ATTACKER));
-        let reached = raw.iter().any(|event| event["message"].as_str().is_some_and(|text| text.contains("pwned")));
+        let reached =
+            raw.iter().any(|event| event["message"].as_str().is_some_and(|text| text.contains("pwned")));
         (tried.inside, tried.control) =
             (seen.to_string(), if reached { "it reached the events" } else { "it reached no event" }.into());
         tried

@@ -13,13 +13,16 @@ pub fn cases() -> Vec<Case> {
         hog("fork-bomb", "everybody's processes", "forks 200", Errno(libc::EAGAIN)).into(),
         too_much("memory-hog", "memory 600"),
         too_much("memory-in-udp-sockets", "udp-memory 400"),
-        hog("shared-memory-hog", "everybody's memory", "fill /dev/shm/plab-fill 300", Errno(libc::ENOSPC)).into(),
+        hog("shared-memory-hog", "everybody's memory", "fill /dev/shm/plab-fill 300", Errno(libc::ENOSPC))
+            .into(),
         hog("shared-memory-files", "everybody's memory", "files /dev/shm 80000", Errno(libc::ENOSPC)).into(),
         hog("descriptor-hog", "everybody's files", "descriptors 20010", Errno(libc::EMFILE))
             // Outside the limit is the machine's; what counts is that so many can be had where it is higher.
             .control("descriptors 1000")
             .into(),
-        hog("inotify-hog", "everybody's watches", "inotify 1000", Errno(libc::EMFILE)).control("inotify 50").into(),
+        hog("inotify-hog", "everybody's watches", "inotify 1000", Errno(libc::EMFILE))
+            .control("inotify 50")
+            .into(),
         hog("signal-queue", "the kernel's memory", "signals 5000", Errno(libc::EAGAIN)).into(),
         hog("locked-memory", "everybody's memory", "lock-memory 16", Errno(libc::ENOMEM)).into(),
         pool("terminals-of-all", "terminals 6000", "terminals 1", "everybody's terminals"),
@@ -37,7 +40,11 @@ fn too_much(name: &str, line: &'static str) -> Case {
         let bounded = match &seen {
             Seen::Killed(signal) => *signal == libc::SIGKILL,
             Seen::Errno(error) => [libc::ENOMEM, libc::ENOBUFS].contains(error),
-            Seen::Nothing(_) => stage.node.status(HOG)["state"] != "running",
+            // plabd hears of the end a moment after the client does.
+            Seen::Nothing(_) => (0..500).any(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                stage.node.status(HOG)["state"] != "running"
+            }),
             _ => false,
         };
         tried.check(bounded, format!("it came to {seen}"));
@@ -81,7 +88,10 @@ fn pool(name: &str, all: &'static str, one: &'static str, against: &'static str)
         stage.revive(HOG);
         // What is not given to slices at all cannot be used up either.
         let refused = matches!(took, Seen::Errno(libc::EPERM | libc::ENOSYS)) && shown == took;
-        tried.check(Works.is(&shown) || refused, format!("it took all ({took}); the neighbour's one came to {shown}"));
+        tried.check(
+            Works.is(&shown) || refused,
+            format!("it took all ({took}); the neighbour's one came to {shown}"),
+        );
         tried.check(Works.is(&outside), format!("it took all ({took}); one outside came to {outside}"));
         tried.check(!Works.is(&took), format!("nothing bounded it: {took}"));
         (tried.inside, tried.control) = (took.to_string(), format!("neighbour: {shown}, host: {outside}"));

@@ -59,13 +59,42 @@ fn set_up() -> Vec<Case> {
     vec![
         attack("interface-flags", "the host's network", "interface-flags", Errno(libc::EPERM)).into(),
         attack("set-link", "the host's network", "set-link", Errno(libc::EPERM)).into(),
-        attack("mark-packets", "the host's routing", format!("sockopt {} {} 1", libc::SOL_SOCKET, libc::SO_MARK), Errno(libc::EPERM)).into(),
-        attack("transparent-proxy", "others' connections", format!("sockopt {} {} 1", libc::SOL_IP, libc::IP_TRANSPARENT), Errno(libc::EPERM)).into(),
-        attack("repair-connection", "others' connections", format!("sockopt {} 19 1", libc::SOL_TCP), Errno(libc::EPERM)).into(),
-        attack("force-buffer", "the host's memory", format!("sockopt {} {} 1000000", libc::SOL_SOCKET, libc::SO_RCVBUFFORCE), Errno(libc::EPERM)).into(),
-        attack("firewall-rules", "the host's firewall", format!("sockopt {} 64 0", libc::SOL_IP), Errno(libc::EPERM))
-            .control_is(Either(vec![Works, Errno(libc::EINVAL), Errno(libc::ENOPROTOOPT), Errno(libc::EFAULT)]))
-            .into(),
+        attack(
+            "mark-packets",
+            "the host's routing",
+            format!("sockopt {} {} 1", libc::SOL_SOCKET, libc::SO_MARK),
+            Errno(libc::EPERM),
+        )
+        .into(),
+        attack(
+            "transparent-proxy",
+            "others' connections",
+            format!("sockopt {} {} 1", libc::SOL_IP, libc::IP_TRANSPARENT),
+            Errno(libc::EPERM),
+        )
+        .into(),
+        attack(
+            "repair-connection",
+            "others' connections",
+            format!("sockopt {} 19 1", libc::SOL_TCP),
+            Errno(libc::EPERM),
+        )
+        .into(),
+        attack(
+            "force-buffer",
+            "the host's memory",
+            format!("sockopt {} {} 1000000", libc::SOL_SOCKET, libc::SO_RCVBUFFORCE),
+            Errno(libc::EPERM),
+        )
+        .into(),
+        attack(
+            "firewall-rules",
+            "the host's firewall",
+            format!("sockopt {} 64 0", libc::SOL_IP),
+            Errno(libc::EPERM),
+        )
+        .control_is(Either(vec![Works, Errno(libc::EINVAL), Errno(libc::ENOPROTOOPT), Errno(libc::EFAULT)]))
+        .into(),
         attack("privileged-port", "the host's services", "bind-tcp 883", Errno(libc::EACCES)).into(),
     ]
 }
@@ -75,23 +104,46 @@ fn unix(stage: &Stage) -> Vec<Case> {
     let what = "the host's services";
     let capsules = stage.node.root().join("run/planetlab/capsules");
     let mut cases: Vec<Case> = vec![
-        attack("abstract-socket-of-host", what, format!("abstract-connect {host}"), Errno(libc::EPERM)).control_at(Place::Nobody).into(),
-        attack("abstract-socket-of-neighbour", "a neighbour's services", format!("abstract-connect {neighbour}"), Errno(libc::EPERM))
+        attack("abstract-socket-of-host", what, format!("abstract-connect {host}"), Errno(libc::EPERM))
             .control_at(Place::Nobody)
             .into(),
-        attack("control-socket-inside", "the node", format!("unix-connect {}", stage.socket()), Errno(libc::ENOENT))
-            .control_at(Place::Nobody)
-            .into(),
-        attack("capsule-socket-inside", "the node", format!("unix-connect-seqpacket {}/{NEIGHBOUR}.sock", capsules.display()), Errno(libc::ENOENT)).into(),
+        attack(
+            "abstract-socket-of-neighbour",
+            "a neighbour's services",
+            format!("abstract-connect {neighbour}"),
+            Errno(libc::EPERM),
+        )
+        .control_at(Place::Nobody)
+        .into(),
+        attack(
+            "control-socket-inside",
+            "the node",
+            format!("unix-connect {}", stage.socket()),
+            Errno(libc::ENOENT),
+        )
+        .control_at(Place::Nobody)
+        .into(),
+        attack(
+            "capsule-socket-inside",
+            "the node",
+            format!("unix-connect-seqpacket {}/{NEIGHBOUR}.sock", capsules.display()),
+            Errno(libc::ENOENT),
+        )
+        .into(),
         attack("forged-credentials", what, "forge-credentials", Errno(libc::EPERM)).into(),
         datagrams(),
         below_directory(),
     ];
     cases.push(
-        attack("neighbour-to-attacker", "the same the other way round", format!("abstract-connect {host}"), Errno(libc::EPERM))
-            .at(Place::Neighbour)
-            .control_at(Place::Nobody)
-            .into(),
+        attack(
+            "neighbour-to-attacker",
+            "the same the other way round",
+            format!("abstract-connect {host}"),
+            Errno(libc::EPERM),
+        )
+        .at(Place::Neighbour)
+        .control_at(Place::Nobody)
+        .into(),
     );
     cases
 }
@@ -109,7 +161,10 @@ fn datagrams() -> Case {
         tried.check(Errno(libc::EPERM).is(&seen), format!("the attack came to {seen}, not to EPERM"));
         tried.check(socket.recv(&mut [0; 8]).is_err(), "something arrived");
         let shown = stage.act(Place::Nobody, &args);
-        tried.check(Works.is(&shown) && socket.recv(&mut [0; 8]).is_ok(), format!("the control came to {shown}"));
+        tried.check(
+            Works.is(&shown) && socket.recv(&mut [0; 8]).is_ok(),
+            format!("the control came to {shown}"),
+        );
         (tried.inside, tried.control) = (seen.to_string(), shown.to_string());
         tried
     })
@@ -140,15 +195,25 @@ fn old_ipc(stage: &Stage) -> Vec<Case> {
     // The victim outside and the neighbour's have the same key, so one case each is for both.
     for kind in ["shm", "sem", "msg"] {
         cases.push(
-            attack(&format!("sysv-{kind}"), "the host's and neighbours' memory", format!("{kind} {}", stage.key), Errno(libc::ENOENT))
-                .control_at(Place::Nobody)
-                .into(),
+            attack(
+                &format!("sysv-{kind}"),
+                "the host's and neighbours' memory",
+                format!("{kind} {}", stage.key),
+                Errno(libc::ENOENT),
+            )
+            .control_at(Place::Nobody)
+            .into(),
         );
     }
     cases.push(
-        attack("message-queue-of-host", "the host's queues", format!("mq {}", stage.host_name), Errno(libc::ENOENT))
-            .control_at(Place::Nobody)
-            .into(),
+        attack(
+            "message-queue-of-host",
+            "the host's queues",
+            format!("mq {}", stage.host_name),
+            Errno(libc::ENOENT),
+        )
+        .control_at(Place::Nobody)
+        .into(),
     );
     cases
 }

@@ -189,7 +189,8 @@ impl Stage {
     }
 
     fn start_victims(&mut self) {
-        let args = |name: &str| vec!["victim".to_owned(), self.key.to_string(), name.to_owned(), "300".to_owned()];
+        let args =
+            |name: &str| vec!["victim".to_owned(), self.key.to_string(), name.to_owned(), "300".to_owned()];
         let start = |place, name| Held::start(self.command(place, &args(name))).expect("a victim");
         let neighbour = start(Place::Neighbour, &self.neighbour_name);
         let host = start(Place::Nobody, &self.host_name);
@@ -237,7 +238,12 @@ impl Stage {
             _ => None,
         };
         if let Some(slice) = slice {
-            command.arg(binary("plab")).arg("--root").arg(self.node.root()).args(["exec", slice, "--", "./attacker"]);
+            command.arg(binary("plab")).arg("--root").arg(self.node.root()).args([
+                "exec",
+                slice,
+                "--",
+                "./attacker",
+            ]);
         } else {
             command.arg(self.actor());
         }
@@ -272,7 +278,9 @@ impl Stage {
         use std::os::unix::process::ExitStatusExt;
         let code = output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal));
         match seen(code, &String::from_utf8_lossy(&output.stdout)) {
-            Seen::Nothing(why) => Seen::Nothing(format!("{why}; {}", String::from_utf8_lossy(&output.stderr).trim())),
+            Seen::Nothing(why) => {
+                Seen::Nothing(format!("{why}; {}", String::from_utf8_lossy(&output.stderr).trim()))
+            }
             other => other,
         }
     }
@@ -301,7 +309,11 @@ impl Stage {
             return Err(format!("PID 1 of {slice} was {pid} and is {now}"));
         }
         let output = self.node.exec(slice, &["true"]);
-        if output.code == 0 { Ok(()) } else { Err(format!("{slice} runs no commands: {}", output.stderr.trim())) }
+        if output.code == 0 {
+            Ok(())
+        } else {
+            Err(format!("{slice} runs no commands: {}", output.stderr.trim()))
+        }
     }
 
     /// Both world-writable files hold what they held.
@@ -313,7 +325,11 @@ impl Stage {
             }
         }
         let secret = std::fs::read_to_string(self.home(NEIGHBOUR).join("secret")).unwrap_or_default();
-        if secret == "the neighbour's\n" { Ok(()) } else { Err(format!("the neighbour's secret is now {secret:?}")) }
+        if secret == "the neighbour's\n" {
+            Ok(())
+        } else {
+            Err(format!("the neighbour's secret is now {secret:?}"))
+        }
     }
 
     /// Starts a slice's capsule again unless it runs: taking too much may have ended it.
@@ -351,7 +367,9 @@ pub fn process_of(uid: u32, name: &str) -> Option<u32> {
         let pid = entry.file_name().to_str()?.parse().ok()?;
         let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
         let is = |key: &str, wanted: &str| {
-            status.lines().any(|line| line.strip_prefix(key).and_then(|rest| rest.split_whitespace().next()) == Some(wanted))
+            status.lines().any(|line| {
+                line.strip_prefix(key).and_then(|rest| rest.split_whitespace().next()) == Some(wanted)
+            })
         };
         (is("Name:", name) && is("Uid:", &uid.to_string())).then_some(pid)
     })

@@ -9,11 +9,8 @@ use plab_protocol::control::{Severity, SliceState};
 use plab_sandbox::message::FromInit;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Hold, Task};
+use super::{Hold, STEADY, Task};
 use crate::capsule::{birth, death};
-
-/// A capsule that ran this long had started well: the next failure counts as a first one.
-const STEADY: Duration = Duration::from_secs(60);
 
 impl Task {
     /// `stop`, grace, kill; afterwards nothing of the capsule is left.
@@ -36,10 +33,12 @@ impl Task {
             self.slice.said.borrow().as_ref().is_some_and(|said| said.present.contains(&Hook::Stop));
         if present
             && !grace.is_zero()
-            && let Some(id) = self.run_hook(Hook::Stop, grace)
+            && let Some(id) = self.run_hook(Hook::Stop, Some(grace))
+            && timeout_at(deadline, self.stopped(id)).await.is_err()
+            && !self.has_ended(Hook::Stop, id)
         {
-            // An elapsed grace is no error: the kill follows either way.
-            timeout_at(deadline, self.stopped(id)).await.ok();
+            // The kill follows either way; that it was not the script's own end is worth a line.
+            self.tell("hook-ended", Severity::Warning, "stop: timed out");
         }
         if let Err(error) = death::clear(&self.node.machine, &self.slice.name).await {
             self.tell("clear-failed", Severity::Error, error.to_string());
@@ -51,18 +50,8 @@ impl Task {
     /// Waits until the `stop` of this number has ended and nothing but capsule-init is left, or it is gone.
     pub(super) async fn stopped(&mut self, id: u64) {
         loop {
-            {
-                let said = self.slice.said.borrow();
-                let done = said.as_ref().is_some_and(|said| {
-                    said.idle
-                        && said
-                            .hooks
-                            .get(&Hook::Stop)
-                            .is_some_and(|stop| stop.run_id == id && stop.outcome.is_some())
-                });
-                if done {
-                    return;
-                }
+            if self.has_ended(Hook::Stop, id) && self.is_idle_after_stop() {
+                return;
             }
             let Some(up) = &self.up else { return };
             let Some(link) = up.link.clone() else { return };
@@ -75,6 +64,22 @@ impl Task {
                 },
             }
         }
+    }
+
+    fn has_ended(&self, hook: Hook, id: u64) -> bool {
+        let said = self.slice.said.borrow();
+        let state = said.as_ref().and_then(|said| said.hooks.get(&hook));
+        state.is_some_and(|state| state.run_id == id && state.outcome.is_some())
+    }
+
+    /// Whether there is nothing more to wait for: nothing is left running, or `stop` did not run at all and so has
+    /// asked nobody to end.
+    fn is_idle_after_stop(&self) -> bool {
+        let said = self.slice.said.borrow();
+        said.as_ref().is_some_and(|said| {
+            let outcome = said.hooks.get(&Hook::Stop).and_then(|stop| stop.outcome.as_ref());
+            said.idle || outcome.is_some_and(|outcome| !outcome.has_run())
+        })
     }
 
     pub(super) async fn keep_down(&mut self, state: SliceState, why: &str) {

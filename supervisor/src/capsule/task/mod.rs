@@ -27,6 +27,9 @@ use crate::slice::{Command, Desired, Slice, refused};
 /// Between attempts at something that failed: doubled up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// What ran this long had started well: the next failure counts as a first one.
+const STEADY: Duration = Duration::from_secs(60);
+
 /// The longest sleep towards a lease's end: the clock may be set meanwhile.
 const LEASE_LOOK: Duration = Duration::from_secs(3600);
 
@@ -45,6 +48,11 @@ struct Up {
     frozen: bool,
     since: Instant,
     next_status: Option<Instant>,
+    /// When a `start` that failed is run again, and when it was last begun.
+    next_start: Option<Instant>,
+    started: Instant,
+    /// Since when there is this link.
+    linked: Instant,
     /// What of the definition has been applied to it.
     applied: Option<Rc<Definition>>,
 }
@@ -81,6 +89,7 @@ enum Wake {
     OutOfMemory,
     LinkDue,
     StatusDue,
+    StartDue,
     Time,
 }
 
@@ -155,7 +164,7 @@ impl Task {
 
     fn failed(&mut self, kind: &str, error: &dyn std::fmt::Display, state: SliceState) {
         let message = error.to_string();
-        let pause = BACKOFF.0.saturating_mul(1 << self.failures.min(6)).min(BACKOFF.1);
+        let pause = backoff(self.failures);
         self.failures += 1;
         self.hold = Some(Hold::Until(Instant::now() + pause));
         let said = format!("{message}; next attempt in {} s", pause.as_secs());
@@ -189,6 +198,7 @@ impl Task {
             Wake::LinkDue => self.reconnect(),
             Wake::OutOfMemory => self.out_of_memory(),
             Wake::StatusDue => self.ask_status(),
+            Wake::StartDue => self.start_again(),
             Wake::Command(command) => self.obey(command).await,
         }
     }
@@ -216,6 +226,7 @@ impl Task {
             Some(command) = self.commands.recv() => Wake::Command(command),
             () = until(up.and_then(|up| up.relink)) => Wake::LinkDue,
             () = until(up.and_then(|up| up.next_status)) => Wake::StatusDue,
+            () = until(up.and_then(|up| up.next_start)) => Wake::StartDue,
             () = until(time) => Wake::Time,
         }
     }
@@ -263,6 +274,11 @@ impl Task {
             Command::Thaw(answer) => self.freeze(false, answer).await,
         }
     }
+}
+
+/// How long to wait after so many failures in a row.
+fn backoff(failures: u32) -> Duration {
+    BACKOFF.0.saturating_mul(1 << failures.min(6)).min(BACKOFF.1)
 }
 
 fn expired(definition: &Definition) -> bool {

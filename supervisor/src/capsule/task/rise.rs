@@ -110,6 +110,9 @@ impl Task {
             frozen: false,
             since: Instant::now(),
             next_status: None,
+            next_start: None,
+            started: Instant::now(),
+            linked: Instant::now(),
             applied: None,
         };
         self.slice.pid.set(Some(capsule.pid));

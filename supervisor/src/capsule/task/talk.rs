@@ -3,12 +3,13 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use plab_config::RestartPolicy;
 use plab_control_scripts::{Hook, HookOutcome};
 use plab_protocol::control::Severity;
 use plab_sandbox::message::{State, ToInit};
 use tokio::time::Instant;
 
-use super::Task;
+use super::{STEADY, Task, backoff};
 use crate::capsule::adopt::{Found, find};
 use crate::capsule::link::Link;
 use crate::capsule::report;
@@ -36,7 +37,9 @@ impl Task {
         if let Some(up) = &mut self.up {
             up.link = None;
             up.applied = None;
-            up.relink = Some(Instant::now() + RELINK);
+            // One that does not hold is not worth a busy loop.
+            let held = up.linked.elapsed() > RELINK_AGAIN;
+            up.relink = Some(Instant::now() + if held { RELINK } else { RELINK_AGAIN });
         }
         *self.slice.link.borrow_mut() = None;
     }
@@ -51,6 +54,7 @@ impl Task {
                 Ok(link) => {
                     let link = Rc::new(link);
                     up.link = Some(Rc::clone(&link));
+                    up.linked = Instant::now();
                     *self.slice.link.borrow_mut() = Some(link);
                     return;
                 }
@@ -75,6 +79,7 @@ impl Task {
             .get(&Hook::Configure)
             .is_some_and(|configure| configure.outcome.as_ref().is_some_and(HookOutcome::is_success));
         let status = state.present.contains(&Hook::Status);
+        self.start_again_if_asked(&state);
         *self.slice.said.borrow_mut() = Some(state);
         if configured
             && let Some(row) = &mut self.row
@@ -95,12 +100,45 @@ impl Task {
         }
     }
 
-    pub(super) fn run_hook(&mut self, hook: Hook, limit: Duration) -> Option<u64> {
+    /// A `start` that failed is run again only for a slice that asks for it: the specification imposes no restart
+    /// policy (4.7).
+    fn start_again_if_asked(&mut self, state: &State) {
+        let asked = self.slice.definition.borrow().restart == RestartPolicy::OnFailure;
+        let outcome =
+            |state: &State| state.hooks.get(&Hook::Start).map(|start| (start.runs, start.outcome.clone()));
+        let now = outcome(state);
+        if !asked || self.slice.said.borrow().as_ref().and_then(outcome) == now {
+            return;
+        }
+        let Some(up) = &mut self.up else { return };
+        match now {
+            Some((_, Some(outcome))) if outcome.has_run() && !outcome.is_success() => {
+                if up.started.elapsed() > STEADY {
+                    self.failures = 0;
+                }
+                up.next_start = Some(Instant::now() + backoff(self.failures));
+                self.failures += 1;
+            }
+            _ => up.next_start = None,
+        }
+    }
+
+    /// Runs `start` again.
+    pub(super) fn start_again(&mut self) {
+        if let Some(up) = &mut self.up {
+            up.next_start = None;
+            up.started = Instant::now();
+        }
+        self.run_hook(Hook::Start, None);
+    }
+
+    /// Asks for a hook; without a limit it may stay.
+    pub(super) fn run_hook(&mut self, hook: Hook, limit: Option<Duration>) -> Option<u64> {
         let last = self.slice.said.borrow().as_ref().map_or(0, |said| said.last_run_id);
         let up = self.up.as_mut()?;
         up.run_id = up.run_id.max(last) + 1;
         let id = up.run_id;
-        let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let limit_ms = limit.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         self.send(&ToInit::Run { id, hook, limit_ms });
         Some(id)
     }
@@ -111,7 +149,7 @@ impl Task {
             (definition.control.status_interval.into(), definition.control.status_limit.into())
         };
         if self.up.as_ref().is_some_and(|up| !up.frozen) {
-            self.run_hook(Hook::Status, limit);
+            self.run_hook(Hook::Status, Some(limit));
         }
         if let Some(up) = &mut self.up {
             up.next_status = Some(Instant::now() + interval);

@@ -17,7 +17,6 @@ pub const PRIMITIVES: &[Primitive] = &[
     ("signals", signals),
     ("lock-memory", lock_memory),
     ("aio", aio),
-    ("hold", hold),
 ];
 
 /// `forks COUNT`: so many children at once.
@@ -60,7 +59,8 @@ fn memory(args: &[String]) -> Attempt {
 fn descriptors(args: &[String]) -> Attempt {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).map_err(rustix::io::Errno::raw_os_error)?;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised)
+        .map_err(rustix::io::Errno::raw_os_error)?;
     let open: Result<Vec<_>, _> = (0..int(args, 0)).map(|_| std::fs::File::open("/dev/null")).collect();
     open.map(|all| format!("{} open", all.len())).map_err(|e| number(&e))
 }
@@ -121,7 +121,10 @@ fn signals(args: &[String]) -> Attempt {
     info[8..12].copy_from_slice(&(-1_i32).to_ne_bytes()); // SI_QUEUE
     let own = std::process::id();
     for _ in 0..int(args, 0) {
-        call(libc::SYS_rt_sigqueueinfo, &mut [Arg::Int(own.into()), Arg::Int(signal.into()), Arg::In(&info)])?;
+        call(
+            libc::SYS_rt_sigqueueinfo,
+            &mut [Arg::Int(own.into()), Arg::Int(signal.into()), Arg::In(&info)],
+        )?;
     }
     Ok(format!("{} signals", int(args, 0)))
 }
@@ -149,12 +152,6 @@ fn aio(args: &[String]) -> Attempt {
         announce_and_wait();
     }
     result
-}
-
-/// Does nothing until standard input ends.
-fn hold(_: &[String]) -> Attempt {
-    announce_and_wait();
-    Ok("held".into())
 }
 
 /// Says `ready` and keeps what it holds until standard input ends, 30 seconds at most.

@@ -9,14 +9,21 @@ use crate::sys::{Arg, Attempt, arg, attempt, call, int, number, text, words};
 
 pub const PRIMITIVES: &[Primitive] = &[
     ("read", read),
+    ("find-in", find_in),
     ("open-write", open_write),
     ("overwrite", overwrite),
     ("create", create),
     ("list", list),
-    ("readlink", |args| std::fs::read_link(arg(args, 0)).map(|path| path.display().to_string()).map_err(|e| number(&e))),
+    ("readlink", |args| {
+        std::fs::read_link(arg(args, 0)).map(|path| path.display().to_string()).map_err(|e| number(&e))
+    }),
     ("mkdir", |args| std::fs::create_dir(arg(args, 0)).map(|()| "made".into()).map_err(|e| number(&e))),
-    ("link", |args| std::fs::hard_link(arg(args, 0), arg(args, 1)).map(|()| "linked".into()).map_err(|e| number(&e))),
-    ("rename", |args| std::fs::rename(arg(args, 0), arg(args, 1)).map(|()| "moved".into()).map_err(|e| number(&e))),
+    ("link", |args| {
+        std::fs::hard_link(arg(args, 0), arg(args, 1)).map(|()| "linked".into()).map_err(|e| number(&e))
+    }),
+    ("rename", |args| {
+        std::fs::rename(arg(args, 0), arg(args, 1)).map(|()| "moved".into()).map_err(|e| number(&e))
+    }),
     ("unlink", |args| std::fs::remove_file(arg(args, 0)).map(|()| "removed".into()).map_err(|e| number(&e))),
     ("mknod", mknod),
     ("chown", chown),
@@ -38,6 +45,13 @@ fn read(args: &[String]) -> Attempt {
     let mut content = vec![0; 4096];
     let length = file.read(&mut content).map_err(|e| number(&e))?;
     Ok(format!("{length} bytes"))
+}
+
+/// `find-in PATH TEXT`: whether a file of the kernel's tells of something; ENODATA if it does not.
+fn find_in(args: &[String]) -> Attempt {
+    let content = std::fs::read_to_string(arg(args, 0)).map_err(|e| number(&e))?;
+    let line = content.lines().find(|line| line.contains(arg(args, 1)));
+    line.map(|line| line.split_whitespace().next_back().unwrap_or_default().to_owned()).ok_or(libc::ENODATA)
 }
 
 /// Opens for writing and changes nothing: enough to know, and harmless as a control.
@@ -65,7 +79,10 @@ fn mknod(args: &[String]) -> Attempt {
     let kind = if arg(args, 1) == "b" { libc::S_IFBLK } else { libc::S_IFCHR };
     let device = libc::makedev(int(args, 2) as u32, int(args, 3) as u32);
     let path = text(arg(args, 0));
-    attempt(libc::SYS_mknod, &mut [Arg::Text(&path), Arg::Int(i64::from(kind | 0o600)), Arg::Int(device as i64)])
+    attempt(
+        libc::SYS_mknod,
+        &mut [Arg::Text(&path), Arg::Int(i64::from(kind | 0o600)), Arg::Int(device as i64)],
+    )
 }
 
 /// `chown PATH UID`.
@@ -83,7 +100,13 @@ fn by_handle(args: &[String]) -> Attempt {
     let mut mount = [0; 4];
     call(
         libc::SYS_name_to_handle_at,
-        &mut [Arg::Int(libc::AT_FDCWD.into()), Arg::Text(&path), Arg::Out(&mut handle), Arg::Out(&mut mount), Arg::Int(0)],
+        &mut [
+            Arg::Int(libc::AT_FDCWD.into()),
+            Arg::Text(&path),
+            Arg::Out(&mut handle),
+            Arg::Out(&mut mount),
+            Arg::Int(0),
+        ],
     )?;
     let near = std::fs::File::open(arg(args, 0)).map_err(|e| number(&e))?;
     attempt(
@@ -108,7 +131,10 @@ fn immutable(args: &[String]) -> Attempt {
     const SET_FLAGS: i64 = 0x4008_6602;
     let file = std::fs::File::open(arg(args, 0)).map_err(|e| number(&e))?;
     let (on, off) = (words(&[0x10]), words(&[0]));
-    let result = attempt(libc::SYS_ioctl, &mut [Arg::Int(file.as_raw_fd().into()), Arg::Int(SET_FLAGS), Arg::In(&on)])?;
+    let result = attempt(
+        libc::SYS_ioctl,
+        &mut [Arg::Int(file.as_raw_fd().into()), Arg::Int(SET_FLAGS), Arg::In(&on)],
+    )?;
     call(libc::SYS_ioctl, &mut [Arg::Int(file.as_raw_fd().into()), Arg::Int(SET_FLAGS), Arg::In(&off)])?;
     Ok(result)
 }

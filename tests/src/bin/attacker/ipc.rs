@@ -10,7 +10,9 @@ pub const PRIMITIVES: &[Primitive] = &[
     ("shm", |args| attempt(libc::SYS_shmget, &mut [Arg::Int(int(args, 0)), Arg::Int(0), Arg::Int(0)])),
     ("sem", |args| attempt(libc::SYS_semget, &mut [Arg::Int(int(args, 0)), Arg::Int(0), Arg::Int(0)])),
     ("msg", |args| attempt(libc::SYS_msgget, &mut [Arg::Int(int(args, 0)), Arg::Int(0)])),
-    ("mq", |args| attempt(libc::SYS_mq_open, &mut [Arg::Text(&text(arg(args, 0))), Arg::Int(0), Arg::Int(0), Arg::Null])),
+    ("mq", |args| {
+        attempt(libc::SYS_mq_open, &mut [Arg::Text(&text(arg(args, 0))), Arg::Int(0), Arg::Int(0), Arg::Null])
+    }),
     ("victim", victim),
 ];
 

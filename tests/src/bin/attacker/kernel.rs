@@ -93,7 +93,12 @@ fn modify_ldt(_: &[String]) -> Attempt {
 fn reboot(_: &[String]) -> Attempt {
     attempt(
         libc::SYS_reboot,
-        &mut [Arg::Int(0xfee1_dead), Arg::Int(672_274_793), Arg::Int(libc::LINUX_REBOOT_CMD_CAD_OFF.into()), Arg::Null],
+        &mut [
+            Arg::Int(0xfee1_dead),
+            Arg::Int(672_274_793),
+            Arg::Int(libc::LINUX_REBOOT_CMD_CAD_OFF.into()),
+            Arg::Null,
+        ],
     )
 }
 
@@ -128,7 +133,10 @@ fn adjust(before: &mut [Arg<'_>], number: i64) -> Attempt {
 
 /// Asks to turn quotas on for a file system that is none.
 fn quotactl(_: &[String]) -> Attempt {
-    attempt(libc::SYS_quotactl, &mut [Arg::Int(0x0080_0002 << 8), Arg::Text(c"/no-such-file"), Arg::Int(0), Arg::Null])
+    attempt(
+        libc::SYS_quotactl,
+        &mut [Arg::Int(0x0080_0002 << 8), Arg::Text(c"/no-such-file"), Arg::Int(0), Arg::Null],
+    )
 }
 
 /// In a session of its own, so that no terminal is lost.

@@ -9,16 +9,23 @@ pub const PRIMITIVES: &[Primitive] = &[
     ("setgroups", |_| attempt(libc::SYS_setgroups, &mut [Arg::Int(1), Arg::In(&halves(&[0]))])),
     ("capset", capset),
     ("ambient", ambient),
-    ("securebits", |_| attempt(libc::SYS_prctl, &mut [Arg::Int(libc::PR_SET_SECUREBITS.into()), Arg::Int(0)])),
+    ("securebits", |_| {
+        attempt(libc::SYS_prctl, &mut [Arg::Int(libc::PR_SET_SECUREBITS.into()), Arg::Int(0)])
+    }),
     ("effective", effective),
     ("raise-limit", raise_limit),
     ("personality", |args| attempt(libc::SYS_personality, &mut [Arg::Int(int(args, 0))])),
     ("x32", |_| attempt(0x4000_0000 | libc::SYS_getpid, &mut [])),
     ("int80", int80),
     ("rewrite-call", rewrite_call),
-    ("priority", |args| attempt(libc::SYS_setpriority, &mut [Arg::Int(0), Arg::Int(0), Arg::Int(int(args, 0))])),
+    ("priority", |args| {
+        attempt(libc::SYS_setpriority, &mut [Arg::Int(0), Arg::Int(0), Arg::Int(int(args, 0))])
+    }),
     ("real-time", |_| {
-        attempt(libc::SYS_sched_setscheduler, &mut [Arg::Int(0), Arg::Int(libc::SCHED_FIFO.into()), Arg::In(&halves(&[1]))])
+        attempt(
+            libc::SYS_sched_setscheduler,
+            &mut [Arg::Int(0), Arg::Int(libc::SCHED_FIFO.into()), Arg::In(&halves(&[1]))],
+        )
     }),
     ("io-priority", |_| attempt(libc::SYS_ioprio_set, &mut [Arg::Int(1), Arg::Int(0), Arg::Int(1 << 13)])),
 ];
@@ -91,7 +98,8 @@ fn rewrite_call(args: &[String]) -> Attempt {
     let child = unsafe { libc::fork() };
     if child == 0 {
         let _ = call(libc::SYS_ptrace, &mut [Arg::Int(libc::PTRACE_TRACEME.into())]);
-        let _ = call(libc::SYS_kill, &mut [Arg::Int(std::process::id().into()), Arg::Int(libc::SIGSTOP.into())]);
+        let _ =
+            call(libc::SYS_kill, &mut [Arg::Int(std::process::id().into()), Arg::Int(libc::SIGSTOP.into())]);
         let code = call(libc::SYS_getppid, &mut []).err().unwrap_or(0);
         std::process::exit(code);
     }
@@ -113,7 +121,15 @@ fn rewrite_in(child: i32, number: u64, argument: u64) -> Result<(), i32> {
     const ORIG_RAX: u64 = 15 * 8;
     const RDI: u64 = 14 * 8;
     let ptrace = |request: u32, at: u64, value: u64| {
-        call(libc::SYS_ptrace, &mut [Arg::Int(request.into()), Arg::Int(child.into()), Arg::Int(at as i64), Arg::Int(value as i64)])
+        call(
+            libc::SYS_ptrace,
+            &mut [
+                Arg::Int(request.into()),
+                Arg::Int(child.into()),
+                Arg::Int(at as i64),
+                Arg::Int(value as i64),
+            ],
+        )
     };
     let mut status = 0;
     // Bounded: between the stop and getppid lie only a few calls of the C library.
@@ -128,7 +144,12 @@ fn rewrite_in(child: i32, number: u64, argument: u64) -> Result<(), i32> {
         let mut value = words(&[0]);
         call(
             libc::SYS_ptrace,
-            &mut [Arg::Int(libc::PTRACE_PEEKUSER.into()), Arg::Int(child.into()), Arg::Int(ORIG_RAX as i64), Arg::Out(&mut value)],
+            &mut [
+                Arg::Int(libc::PTRACE_PEEKUSER.into()),
+                Arg::Int(child.into()),
+                Arg::Int(ORIG_RAX as i64),
+                Arg::Out(&mut value),
+            ],
         )?;
         if value == words(&[libc::SYS_getppid as u64]) {
             ptrace(libc::PTRACE_POKEUSER, ORIG_RAX, number)?;

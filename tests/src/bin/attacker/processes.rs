@@ -6,7 +6,10 @@ use crate::sys::{Arg, Attempt, arg, attempt, call, int, words};
 pub const PRIMITIVES: &[Primitive] = &[
     ("kill", |args| attempt(libc::SYS_kill, &mut [Arg::Int(int(args, 0)), Arg::Int(int(args, 1))])),
     ("tgkill", |args| {
-        attempt(libc::SYS_tgkill, &mut [Arg::Int(int(args, 0)), Arg::Int(int(args, 0)), Arg::Int(int(args, 1))])
+        attempt(
+            libc::SYS_tgkill,
+            &mut [Arg::Int(int(args, 0)), Arg::Int(int(args, 0)), Arg::Int(int(args, 1))],
+        )
     }),
     ("pidfd-signal", pidfd_signal),
     ("ptrace-attach", |args| trace(libc::PTRACE_ATTACH, args)),
@@ -16,7 +19,10 @@ pub const PRIMITIVES: &[Primitive] = &[
     ("pidfd-getfd", pidfd_getfd),
     ("kcmp", |args| {
         let own = std::process::id().into();
-        attempt(libc::SYS_kcmp, &mut [Arg::Int(int(args, 0)), Arg::Int(own), Arg::Int(1), Arg::Int(0), Arg::Int(0)])
+        attempt(
+            libc::SYS_kcmp,
+            &mut [Arg::Int(int(args, 0)), Arg::Int(own), Arg::Int(1), Arg::Int(0), Arg::Int(0)],
+        )
     }),
     ("move-pages", move_pages),
     ("prlimit", prlimit),
@@ -26,16 +32,23 @@ pub const PRIMITIVES: &[Primitive] = &[
 
 fn pidfd_signal(args: &[String]) -> Attempt {
     let pidfd = call(libc::SYS_pidfd_open, &mut [Arg::Int(int(args, 0)), Arg::Int(0)])?;
-    attempt(libc::SYS_pidfd_send_signal, &mut [Arg::Int(pidfd), Arg::Int(int(args, 1)), Arg::Null, Arg::Int(0)])
+    attempt(
+        libc::SYS_pidfd_send_signal,
+        &mut [Arg::Int(pidfd), Arg::Int(int(args, 1)), Arg::Null, Arg::Int(0)],
+    )
 }
 
 /// Attaches, and lets the traced process go on as it was.
 fn trace(request: u32, args: &[String]) -> Attempt {
     let pid = int(args, 0);
-    let result = attempt(libc::SYS_ptrace, &mut [Arg::Int(request.into()), Arg::Int(pid), Arg::Null, Arg::Null])?;
+    let result =
+        attempt(libc::SYS_ptrace, &mut [Arg::Int(request.into()), Arg::Int(pid), Arg::Null, Arg::Null])?;
     if request == libc::PTRACE_ATTACH {
         crate::sys::wait_for(pid as i32)?;
-        call(libc::SYS_ptrace, &mut [Arg::Int(libc::PTRACE_DETACH.into()), Arg::Int(pid), Arg::Null, Arg::Null])?;
+        call(
+            libc::SYS_ptrace,
+            &mut [Arg::Int(libc::PTRACE_DETACH.into()), Arg::Int(pid), Arg::Null, Arg::Null],
+        )?;
     }
     Ok(result)
 }
@@ -61,7 +74,14 @@ fn move_pages(args: &[String]) -> Attempt {
     let (page, mut status) = (words(&[0x40_0000]), [0; 8]);
     attempt(
         libc::SYS_move_pages,
-        &mut [Arg::Int(int(args, 0)), Arg::Int(1), Arg::In(&page), Arg::Null, Arg::Out(&mut status), Arg::Int(0)],
+        &mut [
+            Arg::Int(int(args, 0)),
+            Arg::Int(1),
+            Arg::In(&page),
+            Arg::Null,
+            Arg::Out(&mut status),
+            Arg::Int(0),
+        ],
     )
 }
 
@@ -69,7 +89,10 @@ fn move_pages(args: &[String]) -> Attempt {
 fn prlimit(args: &[String]) -> Attempt {
     let value = int(args, 2) as u64;
     let limit = words(&[value, value]);
-    attempt(libc::SYS_prlimit64, &mut [Arg::Int(int(args, 0)), Arg::Int(int(args, 1)), Arg::In(&limit), Arg::Null])
+    attempt(
+        libc::SYS_prlimit64,
+        &mut [Arg::Int(int(args, 0)), Arg::Int(int(args, 1)), Arg::In(&limit), Arg::Null],
+    )
 }
 
 /// `daemon PIDFILE SECONDS`: a process that has left session, group and parent and heeds no signal it can refuse.

@@ -9,15 +9,15 @@ use crate::sys::{Arg, Attempt, arg, attempt, call, int, number};
 
 pub const PRIMITIVES: &[Primitive] = &[
     ("socket", |args| {
-        attempt(libc::SYS_socket, &mut [Arg::Int(int(args, 0)), Arg::Int(int(args, 1)), Arg::Int(int(args, 2))])
-    }),
-    ("socketpair", |args| {
-        let mut pair = [0; 8];
-        let (family, kind) = (Arg::Int(int(args, 0)), Arg::Int(int(args, 1)));
-        attempt(libc::SYS_socketpair, &mut [family, kind, Arg::Int(0), Arg::Out(&mut pair)])
+        attempt(
+            libc::SYS_socket,
+            &mut [Arg::Int(int(args, 0)), Arg::Int(int(args, 1)), Arg::Int(int(args, 2))],
+        )
     }),
     ("bind-tcp", |args| {
-        std::net::TcpListener::bind(("127.0.0.1", int(args, 0) as u16)).map(|_| "bound".into()).map_err(|e| number(&e))
+        std::net::TcpListener::bind(("127.0.0.1", int(args, 0) as u16))
+            .map(|_| "bound".into())
+            .map_err(|e| number(&e))
     }),
     ("sockopt", sockopt),
     ("interface-flags", interface_flags),
@@ -25,8 +25,9 @@ pub const PRIMITIVES: &[Primitive] = &[
     ("uevents", uevents),
     ("abstract-connect", abstract_connect),
     ("abstract-send", abstract_send),
-    ("abstract-seqpacket", abstract_seqpacket),
-    ("unix-connect", |args| UnixStream::connect(arg(args, 0)).map(|_| "connected".into()).map_err(|e| number(&e))),
+    ("unix-connect", |args| {
+        UnixStream::connect(arg(args, 0)).map(|_| "connected".into()).map_err(|e| number(&e))
+    }),
     ("unix-connect-seqpacket", unix_connect_seqpacket),
     ("connect-below", connect_below),
     ("forge-credentials", forge_credentials),
@@ -34,7 +35,10 @@ pub const PRIMITIVES: &[Primitive] = &[
 ];
 
 fn socket(family: i32, kind: i32, protocol: i32) -> Result<OwnedFd, i32> {
-    let fd = call(libc::SYS_socket, &mut [Arg::Int(family.into()), Arg::Int(kind.into()), Arg::Int(protocol.into())])?;
+    let fd = call(
+        libc::SYS_socket,
+        &mut [Arg::Int(family.into()), Arg::Int(kind.into()), Arg::Int(protocol.into())],
+    )?;
     // SAFETY: the kernel has just given this descriptor to us alone.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
@@ -82,9 +86,15 @@ fn set_link(_: &[String]) -> Attempt {
     message.extend(1_i32.to_ne_bytes()); // interface
     message.extend([0; 8]); // flags, mask: no change
     let fd = || Arg::Int(socket.as_raw_fd().into());
-    call(libc::SYS_sendto, &mut [fd(), Arg::In(&message), Arg::Int(32), Arg::Int(0), Arg::Null, Arg::Int(0)])?;
+    call(
+        libc::SYS_sendto,
+        &mut [fd(), Arg::In(&message), Arg::Int(32), Arg::Int(0), Arg::Null, Arg::Int(0)],
+    )?;
     let mut answer = [0; 512];
-    call(libc::SYS_recvfrom, &mut [fd(), Arg::Out(&mut answer), Arg::Int(512), Arg::Int(0), Arg::Null, Arg::Null])?;
+    call(
+        libc::SYS_recvfrom,
+        &mut [fd(), Arg::Out(&mut answer), Arg::Int(512), Arg::Int(0), Arg::Null, Arg::Null],
+    )?;
     let code = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
     if code == 0 { Ok("set".into()) } else { Err(-code) }
 }
@@ -111,28 +121,16 @@ fn abstract_send(args: &[String]) -> Attempt {
     socket.send_to_addr(b"x", &abstract_address(args)?).map(|_| "sent".into()).map_err(|e| number(&e))
 }
 
-/// A sockaddr_un: a path, or an abstract name when `name` begins with NUL.
-fn unix_address(name: &[u8]) -> Vec<u8> {
-    let mut address = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
-    address.extend(name);
-    address
-}
-
-fn connect_seqpacket(name: &[u8]) -> Attempt {
+/// `unix-connect-seqpacket PATH`: the kind of socket that a capsule has.
+fn unix_connect_seqpacket(args: &[String]) -> Attempt {
     let socket = socket(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0)?;
-    let address = unix_address(name);
+    let mut address = (libc::AF_UNIX as u16).to_ne_bytes().to_vec();
+    address.extend(arg(args, 0).as_bytes());
+    address.push(0);
     attempt(
         libc::SYS_connect,
         &mut [Arg::Int(socket.as_raw_fd().into()), Arg::In(&address), Arg::Int(address.len() as i64)],
     )
-}
-
-fn abstract_seqpacket(args: &[String]) -> Attempt {
-    connect_seqpacket(&[b"\0", arg(args, 0).as_bytes()].concat())
-}
-
-fn unix_connect_seqpacket(args: &[String]) -> Attempt {
-    connect_seqpacket(&[arg(args, 0).as_bytes(), b"\0"].concat())
 }
 
 /// `connect-below FD PATH`: enters a directory that came along as a descriptor, and from there a socket.
@@ -176,7 +174,11 @@ fn udp_memory(args: &[String]) -> Attempt {
         let mut waiting = [0; 8];
         call(
             libc::SYS_ioctl,
-            &mut [Arg::Int(receiver.as_raw_fd().into()), Arg::Int(libc::FIONREAD as i64), Arg::Out(&mut waiting)],
+            &mut [
+                Arg::Int(receiver.as_raw_fd().into()),
+                Arg::Int(libc::FIONREAD as i64),
+                Arg::Out(&mut waiting),
+            ],
         )?;
         if waiting[..4] == [0; 4] {
             return Err(libc::ENOBUFS);

@@ -21,10 +21,15 @@ fn own_terminal() -> Result<i64, i32> {
         return Err(last());
     }
     let unlock = [0; 4];
-    call(libc::SYS_ioctl, &mut [Arg::Int(master.into()), Arg::Int(libc::TIOCSPTLCK as i64), Arg::In(&unlock)])?;
+    call(
+        libc::SYS_ioctl,
+        &mut [Arg::Int(master.into()), Arg::Int(libc::TIOCSPTLCK as i64), Arg::In(&unlock)],
+    )?;
     let flags = libc::O_RDWR | libc::O_NOCTTY;
-    let slave =
-        call(libc::SYS_ioctl, &mut [Arg::Int(master.into()), Arg::Int(libc::TIOCGPTPEER as i64), Arg::Int(flags.into())])?;
+    let slave = call(
+        libc::SYS_ioctl,
+        &mut [Arg::Int(master.into()), Arg::Int(libc::TIOCGPTPEER as i64), Arg::Int(flags.into())],
+    )?;
     // Fails for one that leads a session already, which then takes the terminal as it is.
     let _ = call(libc::SYS_setsid, &mut []);
     let _ = call(libc::SYS_ioctl, &mut [Arg::Int(slave), Arg::Int(libc::TIOCSCTTY as i64), Arg::Int(0)]);

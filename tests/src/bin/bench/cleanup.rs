@@ -83,10 +83,21 @@ fn end_all(tell: bool) {
         end(&root, tell);
         // A node that has capsules and no plabd: a last plabd puts things in order.
         if !leftovers::of_node(&root, 0..=0).iter().all(|left| left.starts_with("process")) {
-            let log = || File::options().append(true).open(root.join("plabd.log")).map_or_else(|_| Stdio::null(), Stdio::from);
-            let last = Command::new(binary("plabd")).args(["--drain-on-exit", "--root"]).arg(&root).stderr(log()).spawn();
+            let log = || {
+                File::options()
+                    .append(true)
+                    .open(root.join("plabd.log"))
+                    .map_or_else(|_| Stdio::null(), Stdio::from)
+            };
+            let last = Command::new(binary("plabd"))
+                .args(["--drain-on-exit", "--root"])
+                .arg(&root)
+                .stderr(log())
+                .spawn();
             if last.is_ok() {
-                wait_until(|| std::os::unix::net::UnixStream::connect(root.join("run/planetlab/control.sock")).is_ok());
+                wait_until(|| {
+                    std::os::unix::net::UnixStream::connect(root.join("run/planetlab/control.sock")).is_ok()
+                });
                 end(&root, true);
             }
         }
@@ -121,6 +132,8 @@ fn daemons(root: &Path) -> Vec<Pid> {
     let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
-        .filter(|pid| std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).is_ok_and(|line| of_root(&line)))
+        .filter(|pid| {
+            std::fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).is_ok_and(|line| of_root(&line))
+        })
         .collect()
 }

@@ -2,7 +2,7 @@
 //! is the node and not the start of a client program.
 
 use std::io::{BufRead, BufReader};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -43,6 +43,12 @@ impl Client {
             Reply::Error(error) => Err(format!("plabd: {}", error.message).into()),
             reply => Ok(reply),
         }
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.replies.get_ref().as_fd()
     }
 }
 
@@ -92,7 +98,9 @@ impl Events {
                 return Ok(event);
             }
             if event.kind.ends_with("-failed") || event.kind.ends_with("-refused") {
-                return Err(format!("{} {}: {}", event.kind, event.slice.unwrap_or_default(), event.message).into());
+                return Err(
+                    format!("{} {}: {}", event.kind, event.slice.unwrap_or_default(), event.message).into()
+                );
             }
         }
     }

@@ -246,7 +246,12 @@ fn make_bundle(bundle: &Path) -> Result<(), Failure> {
         mount(CPUS, "bind", CPUS, &["bind", "ro", "nosuid", "nodev", "noexec"]),
         mount("/proc", "proc", "proc", &["nosuid", "nodev", "noexec"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        ),
         mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777"]),
     ];
     for (own, at) in OWN {

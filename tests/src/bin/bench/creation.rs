@@ -68,10 +68,19 @@ fn hooks(
         std::thread::sleep(Duration::from_millis(5));
     }
     let ratio = accepted.median() / bwrap.median();
-    report.row("new capsule to first hook, p50").ours(millis(accepted.median()))
-        .peer(format!("bwrap {}", millis(bwrap.median()))).ratio(ratio).at_most(times(OF_BWRAP), ratio / OF_BWRAP).add();
-    report.row("  p99").ours(millis(accepted.percentile(99.0)))
-        .peer(format!("bwrap {}", millis(bwrap.percentile(99.0)))).ratio(accepted.percentile(99.0) / bwrap.percentile(99.0)).add();
+    report
+        .row("new capsule to first hook, p50")
+        .ours(millis(accepted.median()))
+        .peer(format!("bwrap {}", millis(bwrap.median())))
+        .ratio(ratio)
+        .at_most(times(OF_BWRAP), ratio / OF_BWRAP)
+        .add();
+    report
+        .row("  p99")
+        .ours(millis(accepted.percentile(99.0)))
+        .peer(format!("bwrap {}", millis(bwrap.percentile(99.0))))
+        .ratio(accepted.percentile(99.0) / bwrap.percentile(99.0))
+        .add();
     report.row("  from the file put in place").ours(millis(written.median())).add();
     report.samples("hook_accepted_to_first_hook_ms", &accepted);
     report.samples("hook_file_to_first_hook_ms", &written);
@@ -87,7 +96,9 @@ fn stamp(node: &Node, slice: &str) -> Result<i128, Failure> {
         }
         if begun.elapsed() > Duration::from_secs(10) {
             let status = node.test.status(slice);
-            return Err(format!("the first hook of {slice} never began; its hooks: {}", status["hooks"]).into());
+            return Err(
+                format!("the first hook of {slice} never began; its hooks: {}", status["hooks"]).into()
+            );
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -114,7 +125,8 @@ fn batches(node: &Node, wishes: &Wishes, progress: &Progress, report: &mut Repor
     let mut each = Vec::with_capacity(total / BATCH);
     for batch in 0..total / BATCH {
         progress.at("one more capsule among many", batch * BATCH, total);
-        let slices: Vec<String> = (0..BATCH).map(|number| format!("grow_{}", batch * BATCH + number)).collect();
+        let slices: Vec<String> =
+            (0..BATCH).map(|number| format!("grow_{}", batch * BATCH + number)).collect();
         for slice in &slices {
             node.stage(slice, "")?;
         }
@@ -138,12 +150,23 @@ fn batches(node: &Node, wishes: &Wishes, progress: &Progress, report: &mut Repor
     let sizes: Vec<usize> = [10, 100, 300, 1000].into_iter().filter(|&size| size <= total).collect();
     let (first, last) = (window(10), window(total));
     for &size in sizes.iter().filter(|&&size| size != 10 && size != total) {
-        report.row(&format!("one more capsule at {size}")).ours(millis(window(size)))
-            .peer(format!("at 10 {}", millis(first))).ratio(window(size) / first).add();
+        report
+            .row(&format!("one more capsule at {size}"))
+            .ours(millis(window(size)))
+            .peer(format!("at 10 {}", millis(first)))
+            .ratio(window(size) / first)
+            .add();
     }
-    let row = report.row(&format!("one more capsule at {total}")).ours(millis(last))
-        .peer(format!("at 10 {}", millis(first))).ratio(last / first);
-    if wishes.quick { row.add() } else { row.at_most(times(FLAT), last / first / FLAT).add() }
+    let row = report
+        .row(&format!("one more capsule at {total}"))
+        .ours(millis(last))
+        .peer(format!("at 10 {}", millis(first)))
+        .ratio(last / first);
+    if wishes.quick {
+        row.add()
+    } else {
+        row.at_most(times(FLAT), last / first / FLAT).add()
+    }
     report.value("grow_ms_per_capsule_by_batch_of_10", each);
     Ok(())
 }

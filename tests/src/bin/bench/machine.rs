@@ -6,9 +6,13 @@ use serde_json::{Value, json};
 pub fn facts() -> Value {
     let cpus = std::thread::available_parallelism().map_or(0, usize::from);
     let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
+    let cpu = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let memory = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
+    let memory = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
     let uname = rustix::system::uname();
     json!({
         "kernel": uname.release().to_string_lossy(),
@@ -24,9 +28,11 @@ fn cgroups() -> String {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let on_v1 = |controller: &str| {
         let v1 = mounts.lines().filter_map(|line| line.split_once(" - cgroup ")).map(|(_, right)| right);
-        v1.filter_map(|right| right.split(' ').nth(1)).any(|options| options.split(',').any(|option| option == controller))
+        v1.filter_map(|right| right.split(' ').nth(1))
+            .any(|options| options.split(',').any(|option| option == controller))
     };
-    let v1: Vec<&str> = ["cpu", "memory", "pids"].into_iter().filter(|controller| on_v1(controller)).collect();
+    let v1: Vec<&str> =
+        ["cpu", "memory", "pids"].into_iter().filter(|controller| on_v1(controller)).collect();
     if v1.is_empty() { "v2".to_owned() } else { format!("hybrid (v1: {})", v1.join(", ")) }
 }
 

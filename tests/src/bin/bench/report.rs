@@ -149,7 +149,8 @@ impl Report {
         });
         let mut text = serde_json::to_string_pretty(&all)?;
         text.push('\n');
-        std::fs::write(file, text).map_err(|error| format!("could not write {}: {error}", file.display()).into())
+        std::fs::write(file, text)
+            .map_err(|error| format!("could not write {}: {error}", file.display()).into())
     }
 }
 

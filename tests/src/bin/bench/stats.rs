@@ -98,7 +98,10 @@ mod tests {
     #[test]
     fn percentiles_are_values_that_were_measured() {
         let samples: Samples = (1..=100).rev().map(f64::from).collect();
-        assert_eq!([0.0, 1.0, 50.0, 99.0, 100.0].map(|p| samples.percentile(p)), [1.0, 1.0, 50.0, 99.0, 100.0]);
+        assert_eq!(
+            [0.0, 1.0, 50.0, 99.0, 100.0].map(|p| samples.percentile(p)),
+            [1.0, 1.0, 50.0, 99.0, 100.0]
+        );
         let three: Samples = [3.0, 1.0, 2.0].into_iter().collect();
         assert_eq!((three.median(), three.percentile(99.0)), (2.0, 3.0));
         assert!(Samples::default().median().is_nan());

@@ -67,7 +67,8 @@ fn costs(file: &str, calls: u32) -> Result<Costs, Failure> {
     // SAFETY: getppid has no preconditions.
     let getppid = cost(calls, || unsafe { libc::syscall(libc::SYS_getppid) } > 0)?;
     // SAFETY: the buffer is ours and as long as is said.
-    let read = cost(calls, || unsafe { libc::pread(opened.as_raw_fd(), buffer.as_mut_ptr().cast(), 64, 0) } == 64)?;
+    let read =
+        cost(calls, || unsafe { libc::pread(opened.as_raw_fd(), buffer.as_mut_ptr().cast(), 64, 0) } == 64)?;
     // SAFETY: the path is a C string, the structure ours.
     let stat = cost(calls, || unsafe { libc::stat(path.as_ptr(), stat.as_mut_ptr()) } == 0)?;
     let open_read_close = cost(calls / 2, || {
@@ -155,10 +156,18 @@ fn compare(node: &Node, wishes: &Wishes, progress: &Progress, report: &mut Repor
         let within: Samples = pairs.iter().map(|(inside, _)| of(inside)).collect();
         let without: Samples = pairs.iter().map(|(_, outside)| of(outside)).collect();
         // Round by round: a machine that slows down for a while slows both of a pair.
-        let added: Samples = pairs.iter().map(|(inside, outside)| (of(inside) / of(outside) - 1.0) * 100.0).collect();
-        let row = report.row(&format!("{what} in a capsule")).ours(format!("{:.0} ns", within.median()))
-            .peer(format!("outside {:.0} ns", without.median())).percent(added.median());
-        if judged { row.at_most("5 %".to_owned(), (added.median() / ADDED).max(0.0)).add() } else { row.add() }
+        let added: Samples =
+            pairs.iter().map(|(inside, outside)| (of(inside) / of(outside) - 1.0) * 100.0).collect();
+        let row = report
+            .row(&format!("{what} in a capsule"))
+            .ours(format!("{:.0} ns", within.median()))
+            .peer(format!("outside {:.0} ns", without.median()))
+            .percent(added.median());
+        if judged {
+            row.at_most("5 %".to_owned(), (added.median() / ADDED).max(0.0)).add()
+        } else {
+            row.add()
+        }
         let key = what.replace(", ", "_");
         report.samples(&format!("syscall_{key}_inside_ns"), &within);
         report.samples(&format!("syscall_{key}_outside_ns"), &without);
@@ -179,19 +188,19 @@ impl Inside {
     fn install(&mut self) -> Result<(), Failure> {
         let program: OwnedFd = File::open("/proc/self/exe")?.into();
         let script = "cat > actor && chmod 755 actor";
-        let session = self.commander.start(&["/bin/sh", "-c", script], [Some(&program), None])?;
-        self.commander.wait(&session)
+        let mut command = self.commander.start(&["/bin/sh", "-c", script], [Some(&program), None])?;
+        self.commander.wait(&mut command)
     }
 
     fn run(&mut self, words: &[&str]) -> Result<Costs, Failure> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
         let argv: Vec<&str> = ["./actor"].into_iter().chain(words.iter().copied()).collect();
-        let session = self.commander.start(&argv, [None, Some(&write)])?;
+        let mut command = self.commander.start(&argv, [None, Some(&write)])?;
         // Else the end of the output would never be seen.
         drop(write);
         let mut text = String::new();
         File::from(read).read_to_string(&mut text)?;
-        self.commander.wait(&session)?;
+        self.commander.wait(&mut command)?;
         Ok(serde_json::from_str(&text)?)
     }
 }

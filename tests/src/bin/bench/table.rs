@@ -15,7 +15,8 @@ const LONGEST: f64 = 2.0;
 /// Table, bars, and what could not be measured.
 pub fn render(report: &Report) -> String {
     let mut out = String::new();
-    let rows: Vec<[String; 6]> = report.rows().iter().filter(|row| row.verdict != Verdict::Failed).map(cells).collect();
+    let rows: Vec<[String; 6]> =
+        report.rows().iter().filter(|row| row.verdict != Verdict::Failed).map(cells).collect();
     let mut widths = HEADINGS.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -42,14 +43,25 @@ fn cells(row: &Row) -> [String; 6] {
         Verdict::Missed => "NO",
         Verdict::Shown | Verdict::Failed => "",
     };
-    [row.what.clone(), row.ours.clone(), row.peer.clone(), row.ratio.clone(), row.target.clone(), met.to_owned()]
+    [
+        row.what.clone(),
+        row.ours.clone(),
+        row.peer.clone(),
+        row.ratio.clone(),
+        row.target.clone(),
+        met.to_owned(),
+    ]
 }
 
 fn line(out: &mut String, cells: [String; 6], widths: &[usize; 6]) {
     let mut text = String::new();
     for (column, (cell, &width)) in cells.iter().zip(widths).enumerate() {
         // Words to the left, figures to the right.
-        let _ = if matches!(column, 0 | 5) { write!(text, "{cell:<width$}  ") } else { write!(text, "{cell:>width$}  ") };
+        let _ = if matches!(column, 0 | 5) {
+            write!(text, "{cell:<width$}  ")
+        } else {
+            write!(text, "{cell:>width$}  ")
+        };
     }
     let _ = writeln!(out, "{}", text.trim_end());
 }
@@ -62,10 +74,19 @@ fn bars(out: &mut String, rows: &[Row]) {
     }
     let width = judged.iter().map(|(row, _)| row.what.trim().chars().count()).max().unwrap_or(0);
     let mark = BAR / 2;
-    let _ = writeln!(out, "\n{:width$}  0{:>mark$}{:>mark$}", "used of the target", "target", "2 x target", mark = mark - 1);
+    let _ = writeln!(
+        out,
+        "\n{:width$}  0{:>mark$}{:>mark$}",
+        "used of the target",
+        "target",
+        "2 x target",
+        mark = mark - 1
+    );
     for (row, used) in judged {
         let mut bar: Vec<char> = vec![' '; BAR];
-        let filled = (0..BAR).filter(|&column| used * f64::from(u32::try_from(mark).unwrap_or(1)) > f64::from(u32::try_from(column).unwrap_or(0)));
+        let filled = (0..BAR).filter(|&column| {
+            used * f64::from(u32::try_from(mark).unwrap_or(1)) > f64::from(u32::try_from(column).unwrap_or(0))
+        });
         filled.for_each(|column| bar[column] = if column < mark { '=' } else { '#' });
         bar.insert(mark, '|');
         let more = if used > LONGEST { ">" } else { "" };

@@ -90,7 +90,12 @@ impl Part<'_> {
             let at = clock::parse(&event.time).ok_or_else(|| format!("{} is no time", event.time))?;
             seconds = clock::millis_between(begun, at) / 1e3;
         }
-        self.row(&format!("{} capsules made at once", self.count), format!("{seconds:.1} s"), "15 s", seconds / CREATED);
+        self.row(
+            &format!("{} capsules made at once", self.count),
+            format!("{seconds:.1} s"),
+            "15 s",
+            seconds / CREATED,
+        );
         self.report.value("thousand_created_seconds", seconds);
         Ok(())
     }
@@ -113,7 +118,12 @@ impl Part<'_> {
             .collect::<Result<_, _>>()?;
         self.row("  plabd: resident memory", format!("{resident:.1} MiB"), "32 MiB", resident / RESIDENT);
         self.row("  plabd: CPU when idle", format!("{percent:.3} %"), "0.2 %", percent / IDLE);
-        self.row("  capsule-init: private, each", format!("{:.0} KiB", private.median()), "400 KiB", private.median() / PRIVATE);
+        self.row(
+            "  capsule-init: private, each",
+            format!("{:.0} KiB", private.median()),
+            "400 KiB",
+            private.median() / PRIVATE,
+        );
         self.report.value("thousand_plabd_resident_mib", resident);
         self.report.value("thousand_plabd_idle_cpu_percent", percent);
         self.report.samples("thousand_init_private_kib", &private);
@@ -159,7 +169,12 @@ impl Part<'_> {
         }
         // The harness has its own again, to end it.
         node.test.start_daemon();
-        self.row("  plabd restarted, all adopted", millis(adopted.median()), "500 ms", adopted.median() / ADOPTED);
+        self.row(
+            "  plabd restarted, all adopted",
+            millis(adopted.median()),
+            "500 ms",
+            adopted.median() / ADOPTED,
+        );
         self.report.row("    and the status answered").ours(millis(answered.median())).add();
         self.report.samples("thousand_adopted_ms", &adopted);
         self.report.samples("thousand_restart_to_status_ms", &answered);
@@ -212,7 +227,8 @@ fn until_adopted(socket: &Path, count: usize, begun: Instant) -> Result<(f64, f6
     }
     let ready = elapsed();
     loop {
-        let running = status(socket)?.slices.iter().filter(|slice| slice.state == SliceState::Running).count();
+        let running =
+            status(socket)?.slices.iter().filter(|slice| slice.state == SliceState::Running).count();
         if running == count {
             return Ok((ready, elapsed()));
         }
