@@ -1,8 +1,10 @@
 //! What this node can hold a definition to: the rest is refused, unless the node file's `degrade` names it.
 
-use plab_config::{Definition, Feature, NodeFile};
+use plab_config::{ConfigError, Definition, ErrorKind, Feature, NodeFile};
 use plab_sandbox::landlock_rules::{IOCTL_SINCE, SCOPES_SINCE};
 use plab_sandbox::probe::Offered;
+
+use crate::machine::Machine;
 
 /// Features that are missing on this machine, whether or not the node file allows that.
 pub fn missing(offered: &Offered) -> Vec<Feature> {
@@ -16,28 +18,57 @@ pub fn missing(offered: &Offered) -> Vec<Feature> {
     checks.into_iter().filter(|(_, there)| !there).map(|(feature, _)| feature).collect()
 }
 
-/// Why the node cannot hold a definition; empty if it can.
-pub fn refusals(definition: &Definition, node: &NodeFile, offered: &Offered) -> Vec<String> {
-    let file = definition.origin.file.display();
+/// Lets a definition through that this machine can make a capsule of.
+///
+/// # Errors
+/// Why it cannot.
+pub fn admit(definition: Definition, machine: &Machine) -> Result<Definition, Vec<ConfigError>> {
+    let mut errors = refusals(&definition, &machine.node, &machine.offered);
+    if errors.is_empty()
+        && let Err(reason) = machine.profile(definition.seccomp.profile.as_str())
+    {
+        errors.push(refusal(&definition, "seccomp.profile", reason));
+    }
+    if errors.is_empty() { Ok(definition) } else { Err(errors) }
+}
+
+fn refusal(definition: &Definition, key: &str, reason: String) -> ConfigError {
+    ConfigError {
+        kind: ErrorKind::Refused,
+        file: definition.origin.file.clone(),
+        line: 0,
+        column: 0,
+        key: key.to_owned(),
+        read: None,
+        expected: None,
+        nearest: None,
+        reason: Some(reason),
+    }
+}
+
+/// What of a definition the kernel cannot be made to hold.
+fn refusals(definition: &Definition, node: &NodeFile, offered: &Offered) -> Vec<ConfigError> {
     let name = &definition.name;
     let mut refusals = Vec::new();
     let needed = i32::try_from(node.landlock.abi).unwrap_or(i32::MAX);
     if offered.landlock_abi < needed.max(1) {
-        refusals.push(format!(
-            "{file}: {name}: this node needs Landlock ABI {needed} and its kernel has {}; boot a newer kernel, or one \
-             with lsm=landlock",
+        let reason = format!(
+            "{name}: this node needs Landlock ABI {needed} and its kernel has {}; boot a newer kernel, or one with \
+             lsm=landlock",
             offered.landlock_abi
-        ));
+        );
+        refusals.push(refusal(definition, "landlock.abi", reason));
     }
     for feature in missing(offered) {
         // The others concern every capsule; this one only those that ask.
         let asked = feature != Feature::MemoryHigh || definition.memory.high.is_some();
         if asked && !node.may_lack(feature) {
-            refusals.push(format!(
-                "{file}: {name}: this node cannot enforce {}; add it to `degrade` in the node file to run without, \
-                 or see `plab check`",
-                feature.name()
-            ));
+            let reason = format!(
+                "{name}: this node cannot enforce {feature}; add \"{feature}\" to `degrade` in the node file to run \
+                 without, or see `plab check`",
+                feature = feature.name()
+            );
+            refusals.push(refusal(definition, feature.name(), reason));
         }
     }
     refusals
@@ -69,7 +100,7 @@ mod tests {
         let high = definition("high = \"32M\"\nmax = \"64M\"", &strict);
         assert!(refusals(&high, &strict, &ALL).is_empty());
         let without = Offered { memory_high: false, ..ALL };
-        assert!(refusals(&high, &strict, &without)[0].contains("cannot enforce memory.high"));
+        assert!(refusals(&high, &strict, &without)[0].to_string().contains("cannot enforce memory.high"));
         assert!(
             refusals(&definition("max = \"64M\"", &strict), &strict, &without).is_empty(),
             "nobody asked"

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -27,8 +27,6 @@ pub struct Node {
     pub events: Events,
     /// Definitions by file, good and bad.
     pub set: RefCell<DefinitionSet>,
-    /// Definitions that are well-formed but that this node cannot hold, by file.
-    pub refused: RefCell<BTreeMap<PathBuf, Vec<String>>>,
     /// The slices' tasks.
     pub slices: RefCell<BTreeMap<String, Handle>>,
     /// No capsule is to run until plabd starts anew.
@@ -45,7 +43,6 @@ impl Node {
             ledger,
             events,
             set: RefCell::new(DefinitionSet::new()),
-            refused: RefCell::new(BTreeMap::new()),
             slices: RefCell::new(BTreeMap::new()),
             drained: Cell::new(false),
             adopting: Cell::new(0),
@@ -88,22 +85,7 @@ impl Node {
 
     /// As [`Self::file_read`], and brings nothing. Returns the slices whose definition in effect has changed.
     pub fn note(&self, path: &Path, read: Result<Definition, Vec<ConfigError>>) -> Vec<SliceName> {
-        if let Ok(definition) = &read {
-            let mut refusals = admission::refusals(definition, &self.machine.node, &self.machine.offered);
-            if refusals.is_empty()
-                && let Err(reason) = self.machine.profile(definition.seccomp.profile.as_str())
-            {
-                refusals.push(format!("{}: {}: {reason}", path.display(), definition.name));
-            }
-            if !refusals.is_empty() {
-                for refusal in &refusals {
-                    self.events.report(None, "definition-refused", Severity::Error, refusal);
-                }
-                self.refused.borrow_mut().insert(path.to_owned(), refusals);
-                return Vec::new();
-            }
-        }
-        self.refused.borrow_mut().remove(path);
+        let read = read.and_then(|definition| admission::admit(definition, &self.machine));
         let mut set = self.set.borrow_mut();
         let changed = set.upsert(path, read).changed;
         for error in set.errors_of(path) {
@@ -114,7 +96,6 @@ impl Node {
 
     /// Takes in that a file is gone.
     pub fn file_gone(self: &Rc<Self>, path: &Path) {
-        self.refused.borrow_mut().remove(path);
         let changed = self.set.borrow_mut().remove(path).changed;
         changed.iter().for_each(|name| self.bring(name));
     }

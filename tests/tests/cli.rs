@@ -35,6 +35,15 @@ fn await_running(node: &TestNode, slice: &str, name: &str) {
     eventually_or(|| (processes(node, slice, name) > 0).then_some(()), || format!("{name} runs in {slice}"));
 }
 
+/// Waits until a `sleep` has its terminal: only then is it what Ctrl-C reaches.
+fn await_foreground(node: &TestNode, slice: &str) {
+    let ask = || node.exec(slice, &["ps", "-o", "stat=", "-C", "sleep"]).stdout;
+    eventually_or(
+        || ask().contains("S+").then_some(()),
+        || format!("sleep is in the foreground of {slice}: {:?}", ask()),
+    );
+}
+
 fn await_ended(node: &TestNode, slice: &str, name: &str) {
     eventually_or(
         || (processes(node, slice, name) == 0).then_some(()),
@@ -352,19 +361,20 @@ fn a_terminal_is_a_terminal() {
     terminal.await_shown("40 132");
     // Ctrl-C ends the command and not the shell.
     terminal.type_in("sleep 1000\n");
-    await_running(&node, "site_a", "sleep");
+    await_foreground(&node, "site_a");
     terminal.type_in("\u{3}");
     await_ended(&node, "site_a", "sleep");
     terminal.type_in("echo interrupted: $?\n");
     terminal.await_shown("interrupted: 130");
     // Job control: stopped, in the background, in the foreground again.
     terminal.type_in("sleep 1001\n");
-    await_running(&node, "site_a", "sleep");
+    await_foreground(&node, "site_a");
     terminal.type_in("\u{1a}");
     terminal.await_shown("Stopped");
     terminal.type_in("bg; jobs; echo of jobs\n");
     terminal.await_shown("Running");
     terminal.type_in("fg\n");
+    await_foreground(&node, "site_a");
     terminal.type_in("\u{3}");
     await_ended(&node, "site_a", "sleep");
     // The end of input is the end of the shell, with the status of its last command.

@@ -8,6 +8,9 @@ use toml::Table;
 
 const LIMITS: &str = "[memory]\nmax = \"32M\"\n[tasks]\nmax = 32";
 
+/// Removes the directory, also against a node that writes `resources` into it meanwhile.
+const CLEAR: &str = "until rm -rf PlanetLab-control 2> /dev/null; do :; done";
+
 /// Everything below a directory with what tells whether it was touched.
 fn picture(directory: &Path) -> Vec<String> {
     use std::os::unix::fs::MetadataExt;
@@ -29,11 +32,11 @@ fn await_detail(node: &TestNode, slice: &str, detail: Option<&str>) {
     );
 }
 
-/// What a slice's `resources` says, from where it must be a file of the slice's own.
+/// What a slice's `resources` says, if that is a file of the slice's own and not something else the test put there.
 fn resources(node: &TestNode, slice: &str) -> Option<Table> {
     let path = node.home(slice).join("PlanetLab-control/resources");
     let regular = path.symlink_metadata().is_ok_and(|meta| meta.is_file());
-    regular.then(|| std::fs::read_to_string(&path).expect("read").parse().expect("TOML"))
+    regular.then(|| std::fs::read_to_string(&path).ok()?.parse().ok()).flatten()
 }
 
 fn await_resources(node: &TestNode, slice: &str) -> Table {
@@ -77,7 +80,7 @@ fn whatever_stands_in_the_place_of_the_directory_is_named_and_left_alone() {
     ];
     for (slice, place, _) in &cases {
         node.define(slice, LIMITS);
-        node.sh(slice, &format!("rm -rf PlanetLab-control && {place}")).ok();
+        node.sh(slice, &format!("{CLEAR}; {place}")).ok();
     }
     for (slice, _, said) in &cases {
         node.plab(&["restart", slice]).ok();
@@ -95,7 +98,7 @@ fn whatever_stands_in_the_place_of_the_directory_is_named_and_left_alone() {
 
     // Put right while the capsule runs, all is well, and the hooks are found.
     for (slice, ..) in &cases {
-        node.sh(slice, "rm -rf PlanetLab-control && mkdir PlanetLab-control").ok();
+        node.sh(slice, &format!("{CLEAR}; mkdir PlanetLab-control")).ok();
         await_detail(&node, slice, None);
         await_resources(&node, slice);
         node.put_hook(slice, "configure", "#!/bin/sh\necho >> configured\n");
@@ -112,13 +115,15 @@ fn a_directory_that_was_shut_is_seen_when_it_is_opened() {
     let node = TestNode::start("control-shut");
     node.define("site_a", LIMITS);
     node.put_hook("site_a", "start", "#!/bin/sh\necho >> started\n");
-    node.sh("site_a", "rm PlanetLab-control/resources; chmod 000 PlanetLab-control").ok();
+    node.sh("site_a", "chmod 000 PlanetLab-control").ok();
     node.plab(&["restart", "site_a"]).ok();
     node.await_event("site_a", "control-problem", "EACCES");
     // What the message tells its reader to do.
     node.sh("site_a", "chmod u+rx PlanetLab-control").ok();
-    await_detail(&node, "site_a", None);
+    await_detail(&node, "site_a", Some("cannot create a file in PlanetLab-control: EACCES"));
     node.sh("site_a", "chmod u+w PlanetLab-control").ok();
+    await_detail(&node, "site_a", None);
+    await_resources(&node, "site_a");
     node.plab(&["restart", "site_a"]).ok();
     node.await_lines("site_a", "started", 1);
     await_resources(&node, "site_a");
@@ -135,7 +140,7 @@ fn one_that_is_missing_is_made_at_the_next_start() {
     // Deleted while the capsule runs: it is optional, so that is nobody's fault.
     node.put_hook("site_a", "status", "#!/bin/sh\necho fine\n");
     eventually("status is asked", || (node.status("site_a")["status_line"] == "fine").then_some(()));
-    node.exec("site_a", &["rm", "-rf", "PlanetLab-control"]).ok();
+    node.sh("site_a", CLEAR).ok();
     assert_eq!(node.status("site_a")["state"], "running");
     // Made again by its owner, it is taken for the one it is now.
     node.put_hook("site_a", "configure", "#!/bin/sh\necho >> configured\n");
@@ -161,6 +166,19 @@ fn one_that_is_missing_is_made_at_the_next_start() {
 }
 
 #[test]
+fn its_owner_may_remove_it_at_any_time() {
+    let node = TestNode::start("control-removed");
+    node.define("site_a", LIMITS);
+    for round in 0..50 {
+        await_resources(&node, "site_a");
+        let output = node
+            .sh("site_a", "rm -rf PlanetLab-control; status=$?; mkdir -p PlanetLab-control; exit $status");
+        assert_eq!(output.code, 0, "round {round}: {output:?}");
+    }
+    node.finish();
+}
+
+#[test]
 fn whatever_has_the_name_resources_is_replaced_and_not_followed() {
     let node = TestNode::start("resources-place");
     let neighbour = Neighbour::start(&node, "site_neighbour");
@@ -169,17 +187,17 @@ fn whatever_has_the_name_resources_is_replaced_and_not_followed() {
     std::fs::set_permissions(&host, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("chmod");
     let passwd = std::fs::read("/etc/passwd").expect("read");
     let cases = [
-        ("site_ownfile", "echo mine > ~/mine; ln -s ../mine resources".to_owned()),
-        ("site_hardlink", "echo mine > ~/mine; ln ~/mine resources".to_owned()),
-        ("site_rootfile", "ln -s /etc/passwd resources".to_owned()),
-        ("site_hostfile", format!("ln -s {} resources", host.display())),
-        ("site_fifo", "mkfifo resources".to_owned()),
-        ("site_plain", "echo 'memory_max = 1' > resources; chmod 000 resources".to_owned()),
+        ("site_ownfile", "echo mine > ~/mine; ln -s ../mine r".to_owned()),
+        ("site_hardlink", "echo mine > ~/mine; ln ~/mine r".to_owned()),
+        ("site_rootfile", "ln -s /etc/passwd r".to_owned()),
+        ("site_hostfile", format!("ln -s {} r", host.display())),
+        ("site_fifo", "mkfifo r".to_owned()),
+        ("site_plain", "echo 'memory_max = 1' > r; chmod 000 r".to_owned()),
     ];
     for (slice, place) in &cases {
         node.define(slice, LIMITS);
         await_resources(&node, slice);
-        node.sh(slice, &format!("cd PlanetLab-control; rm resources; {place}")).ok();
+        node.sh(slice, &format!("cd PlanetLab-control; {place}; mv -fT r resources")).ok();
     }
     for (slice, _) in &cases {
         // At a live change, and at a start.
@@ -194,7 +212,7 @@ fn whatever_has_the_name_resources_is_replaced_and_not_followed() {
         assert_eq!(node.home_file(slice, "mine"), "mine\n");
     }
     for (slice, place) in &cases {
-        node.sh(slice, &format!("cd PlanetLab-control; rm -f resources; {place}")).ok();
+        node.sh(slice, &format!("cd PlanetLab-control; {place}; mv -fT r resources")).ok();
         node.plab(&["restart", slice]).ok();
         await_resources(&node, slice);
     }
@@ -212,7 +230,7 @@ fn a_directory_called_resources_is_left_alone_and_said() {
     let node = TestNode::start("resources-directory");
     let said = "PlanetLab-control/resources is a directory; remove it, and the node will write the file";
     node.define("site_a", LIMITS);
-    node.sh("site_a", "cd PlanetLab-control; rm resources; mkdir resources; echo mine > resources/file").ok();
+    node.sh("site_a", "cd PlanetLab-control; until rm -f resources; mkdir resources 2> /dev/null; do :; done; echo mine > resources/file").ok();
     node.define("site_a", "[memory]\nmax = \"48M\"");
     await_detail(&node, "site_a", Some(said));
     node.await_event("site_a", "resources-problem", said);

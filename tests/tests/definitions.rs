@@ -50,6 +50,14 @@ fn in_force(node: &TestNode, slice: &str, what: &str) -> String {
     row["in_force"].as_str().expect("text").to_owned()
 }
 
+/// Waits until that is this.
+fn await_in_force(node: &TestNode, slice: &str, what: &str, value: &str) {
+    eventually_or(
+        || (node.verified(slice, what)["in_force"] == value).then_some(()),
+        || format!("{what} of {slice} is {value}; the row is {}", node.verified(slice, what)),
+    );
+}
+
 /// A time so many seconds from now, as definitions write it.
 fn in_seconds(seconds: i64) -> String {
     let output = Command::new("date")
@@ -138,9 +146,7 @@ fn of_two_files_with_one_name_the_first_has_it_until_it_goes() {
     eventually("the second is promoted", || {
         (refused(&node, "a_second.toml").is_empty() && !first.exists()).then_some(())
     });
-    eventually("its limits hold", || {
-        (node.verified("site_a", "memory.max")["in_force"] == (48 << 20).to_string()).then_some(())
-    });
+    await_in_force(&node, "site_a", "memory.max", &(48 << 20).to_string());
     assert_eq!(node.pid("site_a"), pid, "the slice goes on");
     assert_eq!(node.exec("site_a", &["cat", "data"]).ok(), "mine\n");
     neighbour.check(&node);
@@ -192,9 +198,7 @@ fn a_bad_edit_keeps_the_last_good_word() {
     );
     assert_eq!(in_force(&node, "site_a", "memory.max"), (32 << 20).to_string());
     put(&node, "site_a.toml", &TestNode::definition("site_a", "[memory]\nmax = \"48M\""));
-    eventually("put right", || {
-        (node.verified("site_a", "memory.max")["in_force"] == (48 << 20).to_string()).then_some(())
-    });
+    await_in_force(&node, "site_a", "memory.max", &(48 << 20).to_string());
     assert_eq!(node.status("site_a")["pending_errors"], serde_json::json!([]));
     node.finish();
 }
@@ -273,9 +277,7 @@ fn limits_change_live_and_what_cannot_is_announced() {
         "site_a.toml",
         &TestNode::definition("site_a", "[cpu]\nweight = 100\n[memory]\nmax = \"24M\"\n[tasks]\nmax = 30"),
     );
-    eventually("the file's limits hold", || {
-        (node.verified("site_a", "pids.max")["in_force"] == "30").then_some(())
-    });
+    await_in_force(&node, "site_a", "pids.max", "30");
     assert_eq!(
         [forced("memory.max"), forced("cpu.weight"), forced("cpu.max")],
         [(24 << 20).to_string(), weight, max]
@@ -439,9 +441,7 @@ fn saving_as_editors_do_is_not_removing() {
         std::thread::sleep(Duration::from_millis(250));
         std::fs::write(&file, TestNode::definition("site_a", &format!("[tasks]\nmax = {tasks}")))
             .expect("write");
-        eventually("the save counts", || {
-            (node.verified("site_a", "pids.max")["in_force"] == tasks.to_string()).then_some(())
-        });
+        await_in_force(&node, "site_a", "pids.max", &tasks.to_string());
         assert_eq!(node.pid("site_a"), pid);
     }
     // Deleted and written anew; emptied and written anew.
@@ -646,9 +646,7 @@ fn one_rewritten_a_thousand_times_ends_at_the_last_word() {
         std::thread::sleep(Duration::from_millis(if i % 10 == 0 { 20 } else { 2 }));
     }
     let last = 999;
-    eventually("the last word counts", || {
-        (node.verified("site_a", "pids.max")["in_force"] == (20 + last % 60).to_string()).then_some(())
-    });
+    await_in_force(&node, "site_a", "pids.max", &(20 + last % 60).to_string());
     assert_eq!(in_force(&node, "site_a", "memory.max"), ((32 + last % 7) << 20).to_string());
     eventually("and is what the slice is told", || {
         node.home_file("site_a", "PlanetLab-control/resources")

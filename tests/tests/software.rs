@@ -466,9 +466,10 @@ fn iperf3() {
     let machine = Machine::start("iperf3", &["iperf3", "python3"]);
     machine.run(
         r#"
-        iperf3 -s -1 -B 127.0.0.1 -p "$PORT" > server.txt 2>&1 & server=$!
-        client() { iperf3 -c 127.0.0.1 -p "$PORT" -t 1 -P 2 -J > client.json 2> /dev/null; }
-        soon client; wait $server
+        iperf3 -s -1 --forceflush -B 127.0.0.1 -p "$PORT" > server.txt 2>&1 & server=$!
+        soon grep -q 'Server listening' server.txt
+        iperf3 -c 127.0.0.1 -p "$PORT" -t 1 -P 2 -J > client.json || { cat client.json server.txt >&2; exit 1; }
+        wait $server
         python3 -c 'import json; end = json.load(open("client.json"))["end"]; assert end["sum_received"]["bytes"] > 1_000_000, end'"#,
     );
     machine.finish();

@@ -19,6 +19,8 @@ pub(super) struct ControlWatch {
     home_watch: Option<i32>,
     directory: Option<(ControlDir, Option<i32>)>,
     settle: Settle,
+    /// `resources` was taken away: to be written again once the directory is quiet.
+    rewrite: bool,
     resources: String,
     /// What is wrong with the directory, for the slice's owner to see.
     pub(super) problem: Option<String>,
@@ -37,6 +39,7 @@ impl ControlWatch {
             home_watch: None,
             directory: None,
             settle: Settle::new(),
+            rewrite: false,
             resources: String::new(),
             problem: None,
             resources_problem: None,
@@ -81,7 +84,11 @@ impl ControlWatch {
 
     /// The hooks touched since the directory was last quiet, once it is quiet again.
     pub(super) fn settled(&mut self, now: Instant) -> Option<Vec<Hook>> {
-        self.settle.settled(now)
+        let hooks = self.settle.settled(now)?;
+        if std::mem::take(&mut self.rewrite) {
+            self.write_resources();
+        }
+        Some(hooks)
     }
 
     pub(super) fn directory(&self) -> Option<&ControlDir> {
@@ -97,7 +104,6 @@ impl ControlWatch {
         let Some(inotify) = &self.inotify else { return };
         let now = Instant::now();
         let mut reopen = false;
-        let mut rewrite = false;
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(inotify, &mut buffer);
         // Bounded: a slice that floods its directory must not keep PID 1 from its other work.
@@ -114,16 +120,19 @@ impl ControlWatch {
             } else if Some(event.wd()) == self.home_watch {
                 reopen |= name == Some(CONTROL_DIR.as_bytes());
             } else if let Some(name) = name {
-                // Gone, or out of the way: it is the node's to keep there.
-                rewrite |= name == resources::FILE_NAME.as_bytes()
-                    && event.events().intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM);
                 self.settle.event(now, name);
+                // Gone, or out of the way: it is the node's to keep there. Not at once, or nobody could remove the
+                // directory around it.
+                if name == resources::FILE_NAME.as_bytes()
+                    && event.events().intersects(ReadFlags::DELETE | ReadFlags::MOVED_FROM)
+                {
+                    self.rewrite = true;
+                    self.settle.event(now, b"");
+                }
             }
         }
         if reopen {
             self.reopen(now);
-        } else if rewrite {
-            self.write_resources();
         }
     }
 

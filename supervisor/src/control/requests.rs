@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::authority::Caller;
 use super::connection::Connection;
 use super::status;
+use crate::admission;
 use crate::node::Node;
 use crate::slice::{Answer, Command, Handle, Settled, refused};
 
@@ -153,18 +154,13 @@ async fn command(
 /// Stores the definition in the directory, which stays the one source of what is desired, and waits for the effect.
 async fn apply(node: &Rc<Node>, caller: &Caller, text: &str, origin: &str) -> Outcome {
     let shown = if origin == "-" { "standard input" } else { origin };
-    let definition = Definition::parse(text, Path::new(shown), &node.machine.node).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        refused(ErrorCode::BadDefinition, lines.join("\n"))
-    })?;
+    let definition = Definition::parse(text, Path::new(shown), &node.machine.node)
+        .and_then(|definition| admission::admit(definition, &node.machine))
+        .map_err(|errors| {
+            let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            refused(ErrorCode::BadDefinition, lines.join("\n"))
+        })?;
     let name = definition.name.clone();
-    let refusals = crate::admission::refusals(&definition, &node.machine.node, &node.machine.offered);
-    if !refusals.is_empty() {
-        return Err(refused(ErrorCode::BadDefinition, refusals.join("\n")));
-    }
-    if let Err(reason) = node.machine.profile(definition.seccomp.profile.as_str()) {
-        return Err(refused(ErrorCode::BadDefinition, format!("{shown}: {name}: {reason}")));
-    }
     status::audit(node, Some(name.as_str()), caller, &format!("apply {origin}"));
     // A slice that is defined in a file of another name stays there.
     let file = node

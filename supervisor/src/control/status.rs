@@ -1,6 +1,5 @@
 //! Showing slices.
 
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use plab_control_scripts::{Hook, HookOutcome};
@@ -39,14 +38,14 @@ pub fn node(node: &Rc<Node>, caller: &Caller, one: Option<&str>, verify: bool) -
 }
 
 fn refused(node: &Node) -> Vec<RefusedDefinition> {
-    let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (file, errors) in node.set.borrow().errors() {
-        all.entry(file.display().to_string()).or_default().extend(errors.iter().map(ToString::to_string));
-    }
-    for (file, errors) in &*node.refused.borrow() {
-        all.entry(file.display().to_string()).or_default().extend(errors.iter().cloned());
-    }
-    all.into_iter().map(|(file, errors)| RefusedDefinition { file, errors }).collect()
+    let errors = node.set.borrow().errors();
+    errors
+        .into_iter()
+        .map(|(file, errors)| RefusedDefinition {
+            file: file.display().to_string(),
+            errors: errors.iter().map(ToString::to_string).collect(),
+        })
+        .collect()
 }
 
 fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
@@ -73,10 +72,8 @@ fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
         }
         _ => Vec::new(),
     };
-    let file = &definition.origin.file;
-    let mut pending: Vec<String> =
-        node.set.borrow().errors_of(file).iter().map(ToString::to_string).collect();
-    pending.extend(node.refused.borrow().get(file).into_iter().flatten().cloned());
+    let pending =
+        node.set.borrow().errors_of(&definition.origin.file).iter().map(ToString::to_string).collect();
     let mut detail = slice.detail.borrow().clone();
     if detail.is_none()
         && let Some(said) = &*said

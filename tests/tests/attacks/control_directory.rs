@@ -8,32 +8,32 @@ use crate::case::Expect::Works;
 use crate::case::{Case, Place, Tried};
 use crate::stage::{ATTACKER, Stage};
 
+/// Puts the trap in the place of the control directory at once, since the node writes there whenever it sees a
+/// change; what was there keeps another name.
+const SWAP: &str =
+    "./attacker swap trap PlanetLab-control; chmod 700 trap 2>/dev/null; mv trap \"was.$$.$RANDOM\"";
+
 /// A slice whose control directory is the attack.
 const TRICKSTER: &str = "trickster";
 
 /// The cases.
 pub fn cases(_: &Stage) -> Vec<Case> {
     let mut cases = vec![begin()];
+    // What takes the place of the control directory: the name `trap` becomes it.
     for (name, script) in [
-        ("resources-to-host-file", "ln -sfn \"$OUTSIDE/wide\" PlanetLab-control/resources"),
-        ("resources-to-shared-file", "ln -sfn \"$SHARED/wide\" PlanetLab-control/resources"),
-        ("resources-to-neighbours-file", "ln -sfn \"$SECRET\" PlanetLab-control/resources"),
-        ("resources-to-system-file", "ln -sfn /usr/bin/true PlanetLab-control/resources"),
-        (
-            "resources-a-directory",
-            "rm -f PlanetLab-control/resources; mkdir -p PlanetLab-control/resources/x",
-        ),
-        ("resources-a-fifo", "rm -rf PlanetLab-control/resources; mkfifo PlanetLab-control/resources"),
-        ("control-directory-to-host", "rm -rf PlanetLab-control; ln -sfn \"$OUTSIDE\" PlanetLab-control"),
-        ("control-directory-to-shared", "rm -rf PlanetLab-control; ln -sfn \"$SHARED\" PlanetLab-control"),
-        ("control-directory-to-etc", "rm -rf PlanetLab-control; ln -sfn /etc PlanetLab-control"),
-        (
-            "control-directory-to-itself",
-            "rm -rf PlanetLab-control; ln -sfn PlanetLab-control PlanetLab-control",
-        ),
-        ("control-directory-a-file", "rm -rf PlanetLab-control; echo > PlanetLab-control"),
-        ("control-directory-a-fifo", "rm -rf PlanetLab-control; mkfifo PlanetLab-control"),
-        ("control-directory-shut", "rm -rf PlanetLab-control; mkdir -m 0 PlanetLab-control"),
+        ("resources-to-host-file", "mkdir trap; ln -s \"$OUTSIDE/wide\" trap/resources"),
+        ("resources-to-shared-file", "mkdir trap; ln -s \"$SHARED/wide\" trap/resources"),
+        ("resources-to-neighbours-file", "mkdir trap; ln -s \"$SECRET\" trap/resources"),
+        ("resources-to-system-file", "mkdir trap; ln -s /usr/bin/true trap/resources"),
+        ("resources-a-directory", "mkdir -p trap/resources/x"),
+        ("resources-a-fifo", "mkdir trap; mkfifo trap/resources"),
+        ("control-directory-to-host", "ln -s \"$OUTSIDE\" trap"),
+        ("control-directory-to-shared", "ln -s \"$SHARED\" trap"),
+        ("control-directory-to-etc", "ln -s /etc trap"),
+        ("control-directory-to-itself", "ln -s PlanetLab-control trap"),
+        ("control-directory-a-file", "echo > trap"),
+        ("control-directory-a-fifo", "mkfifo trap"),
+        ("control-directory-shut", "mkdir -m 0 trap"),
     ] {
         cases.push(rewritten(name, script));
     }
@@ -62,6 +62,8 @@ fn begin() -> Case {
     Case::of("resources-as-it-should-be", "(the control of the next)", |stage| {
         let mut tried = Tried::default();
         stage.node.define(TRICKSTER, "[memory]\nmax = \"64M\"");
+        let actor = std::fs::read(stage.actor()).expect("read the actor");
+        stage.node.put(TRICKSTER, "attacker", &actor, 0o755);
         let text = stage.node.sh(TRICKSTER, "cat PlanetLab-control/resources").stdout;
         tried.check(text.contains("memory_max = 67108864"), format!("resources: {text}"));
         (tried.inside, tried.control) = ("written".into(), "written".into());
@@ -76,8 +78,11 @@ fn rewritten(name: &'static str, script: &'static str) -> Case {
         let mut tried = Tried::default();
         let begun = std::time::Instant::now();
         let before = listing(stage);
-        let set = stage.node.sh(TRICKSTER, &format!("{}; {script}", environment(stage)));
-        tried.check(set.code == 0, format!("it could not be set up: {}", set.stderr));
+        let set = stage.node.sh(TRICKSTER, &format!("{}; {script}; {SWAP}", environment(stage)));
+        tried.check(
+            set.stdout.contains("\"ok\""),
+            format!("it could not be set up: {} {}", set.stdout, set.stderr),
+        );
         for limit in ["80M", "64M"] {
             let definition =
                 plab_tests::TestNode::definition(TRICKSTER, &format!("[memory]\nmax = \"{limit}\""));
@@ -96,10 +101,9 @@ fn rewritten(name: &'static str, script: &'static str) -> Case {
         tried.check(begun.elapsed().as_secs() < 15, format!("it took {:?}", begun.elapsed()));
         // The control: put right, the node writes again.
         stage.revive(TRICKSTER);
-        let right =
-            "chmod 700 PlanetLab-control 2>/dev/null; rm -rf PlanetLab-control; mkdir PlanetLab-control";
-        let back = stage.node.sh(TRICKSTER, right);
-        tried.check(back.code == 0, format!("the slice cannot put it right: {}", back.stderr));
+        let back = stage.node.sh(TRICKSTER, &format!("mkdir trap; {SWAP}"));
+        tried
+            .check(back.stdout.contains("\"ok\""), format!("the slice cannot put it right: {}", back.stdout));
         stage.node.plab(&["restart", TRICKSTER]).ok();
         let text = stage.node.sh(TRICKSTER, "cat PlanetLab-control/resources").stdout;
         tried.check(text.contains("memory_max"), format!("the control: resources is {text:?} afterwards"));
@@ -234,8 +238,6 @@ fn storm_in_control_directory() -> Case {
 fn end_in_the_deep() -> Case {
     Case::of("storage-that-resists-removal", "the node's disk, and what links point to", |stage| {
         let mut tried = Tried::default();
-        let actor = std::fs::read(stage.actor()).expect("read the actor");
-        stage.node.put(TRICKSTER, "attacker", &actor, 0o755);
         let script = format!(
             "{}; ln -s \"$OUTSIDE\" out; ln -s \"$SHARED\" shared; ln -s / root; mkdir -p shut/inner; touch shut/x; \
              chmod 0 shut; touch $'bad\\xff\\nname'; mkfifo fifo; mkdir deep; ./attacker deep deep 3000",

@@ -219,7 +219,13 @@ fn around(stage: &Stage) -> Vec<Case> {
         ("list-neighbours-home-outside", format!("list {slices}/{NEIGHBOUR}/home/{NEIGHBOUR}")),
         ("read-neighbours-file-outside", format!("read {slices}/{NEIGHBOUR}/home/{NEIGHBOUR}/secret")),
     ] {
-        cases.push(attack(name, what, line, Errno(libc::EACCES)).at(Place::SliceUser).into());
+        let control = if line.starts_with("unix-connect") {
+            format!("unix-connect-seqpacket {}/seqpacket", stage.outside.display())
+        } else {
+            line.clone()
+        };
+        cases
+            .push(attack(name, what, line, Errno(libc::EACCES)).at(Place::SliceUser).control(control).into());
     }
     for (name, line) in [
         ("replace-control-socket", format!("unlink {root}/run/planetlab/control.sock")),

@@ -129,6 +129,7 @@ fn unix(stage: &Stage) -> Vec<Case> {
             format!("unix-connect-seqpacket {}/{NEIGHBOUR}.sock", capsules.display()),
             Errno(libc::ENOENT),
         )
+        .control(format!("unix-connect-seqpacket {}/seqpacket", stage.outside.display()))
         .into(),
         attack("forged-credentials", what, "forge-credentials", Errno(libc::EPERM)).into(),
         datagrams(),

@@ -1,6 +1,7 @@
 //! The stage: a node with an attacker, a neighbour, others to be used up; victims; the actor in its places.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -37,6 +38,7 @@ pub struct Stage {
     /// A directory of the machine that no slice sees.
     pub outside: PathBuf,
     victims: Vec<Held>,
+    seqpacket: OwnedFd,
     _swept: Swept,
 }
 
@@ -146,8 +148,18 @@ impl Stage {
             outside,
             node,
             victims: Vec::new(),
+            seqpacket: rustix::net::socket(
+                rustix::net::AddressFamily::UNIX,
+                rustix::net::SocketType::SEQPACKET,
+                None,
+            )
+            .expect("a socket"),
         };
         stage.make_files();
+        // For controls: to connect to a capsule's own socket as root would take plabd's place there.
+        let address = rustix::net::SocketAddrUnix::new(stage.outside.join("seqpacket")).expect("an address");
+        rustix::net::bind(&stage.seqpacket, &address).expect("bind");
+        rustix::net::listen(&stage.seqpacket, 16).expect("listen");
         let view = format!("[view]\npaths = [\"ro:{}\"]", stage.shared.display());
         stage.node.define(ATTACKER, &format!("[memory]\nmax = \"64M\"\n[tasks]\nmax = 64\n{view}"));
         stage.node.define(NEIGHBOUR, "[memory]\nmax = \"64M\"\n[tasks]\nmax = 64");

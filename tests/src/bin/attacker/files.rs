@@ -24,6 +24,7 @@ pub const PRIMITIVES: &[Primitive] = &[
     ("rename", |args| {
         std::fs::rename(arg(args, 0), arg(args, 1)).map(|()| "moved".into()).map_err(|e| number(&e))
     }),
+    ("swap", swap),
     ("unlink", |args| std::fs::remove_file(arg(args, 0)).map(|()| "removed".into()).map_err(|e| number(&e))),
     ("mknod", mknod),
     ("chown", chown),
@@ -72,6 +73,14 @@ fn create(args: &[String]) -> Attempt {
 fn list(args: &[String]) -> Attempt {
     let entries = std::fs::read_dir(arg(args, 0)).map_err(|e| number(&e))?;
     Ok(format!("{} entries", entries.count()))
+}
+
+/// `swap ONE OTHER`: each takes the other's name at once; nobody sees a time between.
+fn swap(args: &[String]) -> Attempt {
+    let (one, other) = (text(arg(args, 0)), text(arg(args, 1)));
+    let cwd = || Arg::Int(libc::AT_FDCWD.into());
+    let exchange = Arg::Int(libc::RENAME_EXCHANGE.into());
+    attempt(libc::SYS_renameat2, &mut [cwd(), Arg::Text(&one), cwd(), Arg::Text(&other), exchange])
 }
 
 /// `mknod PATH b|c MAJOR MINOR`.

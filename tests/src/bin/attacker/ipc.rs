@@ -20,6 +20,9 @@ pub const PRIMITIVES: &[Primitive] = &[
 /// modes go, until the time is over or standard input ends; then it takes all of it away again.
 fn victim(args: &[String]) -> Attempt {
     let (key, name) = (int(args, 0), arg(args, 1));
+    // A judge that is ended closes standard input; what lies in the kernel must go then too.
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
     let wide = i64::from(libc::IPC_CREAT | 0o666);
     let shm = call(libc::SYS_shmget, &mut [Arg::Int(key), Arg::Int(4096), Arg::Int(wide)])?;
     let sem = call(libc::SYS_semget, &mut [Arg::Int(key), Arg::Int(1), Arg::Int(wide)])?;

@@ -89,16 +89,14 @@ fn modify_ldt(_: &[String]) -> Attempt {
     attempt(libc::SYS_modify_ldt, &mut [Arg::Int(1), Arg::In(&entry), Arg::Int(16)])
 }
 
-/// Turns Ctrl-Alt-Del off, the one harmless thing this call does.
+/// Sets what Ctrl-Alt-Del does to what it does, the one harmless thing that this call can.
 fn reboot(_: &[String]) -> Attempt {
+    let reboots =
+        std::fs::read_to_string("/proc/sys/kernel/ctrl-alt-del").is_ok_and(|text| text.trim() == "1");
+    let command = if reboots { libc::LINUX_REBOOT_CMD_CAD_ON } else { libc::LINUX_REBOOT_CMD_CAD_OFF };
     attempt(
         libc::SYS_reboot,
-        &mut [
-            Arg::Int(0xfee1_dead),
-            Arg::Int(672_274_793),
-            Arg::Int(libc::LINUX_REBOOT_CMD_CAD_OFF.into()),
-            Arg::Null,
-        ],
+        &mut [Arg::Int(0xfee1_dead), Arg::Int(672_274_793), Arg::Int(i64::from(command as u32)), Arg::Null],
     )
 }
 
@@ -120,11 +118,11 @@ fn now(unit: u64) -> Vec<u8> {
     words(&[since.as_secs(), u64::from(since.subsec_nanos()) / unit])
 }
 
-/// Sets the clock's time constant to what it is.
+/// Sets the length of the clock's tick to what it is.
 fn adjust(before: &mut [Arg<'_>], number: i64) -> Attempt {
     let mut state = vec![0_u8; 256];
     call(libc::SYS_adjtimex, &mut [Arg::Out(&mut state)])?;
-    state[..4].copy_from_slice(&0x0020_u32.to_ne_bytes()); // ADJ_TIMECONST, and its value as just read
+    state[..4].copy_from_slice(&0x4000_u32.to_ne_bytes()); // ADJ_TICK, and its value as just read
     match before {
         [Arg::Int(clock)] => attempt(number, &mut [Arg::Int(*clock), Arg::Out(&mut state)]),
         _ => attempt(number, &mut [Arg::Out(&mut state)]),
