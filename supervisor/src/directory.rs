@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
@@ -46,6 +46,9 @@ impl Directory {
     pub fn watch(node: Rc<Node>) -> io::Result<Self> {
         let path = node.machine.paths.slices.clone();
         std::fs::create_dir_all(&path)?;
+        // Definitions name contacts and keys; a slice's UID outside its capsule is "other" here.
+        let mode = std::fs::metadata(&path)?.permissions().mode();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode & 0o770))?;
         let inotify = Inotify::init()?;
         let mask = WatchMask::CLOSE_WRITE
             | WatchMask::MOVED_TO

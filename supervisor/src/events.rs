@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use jiff::Timestamp;
 use plab_protocol::control::{Event, Severity};
+use plab_protocol::escape::for_terminal;
 use tokio::sync::broadcast;
 
 use crate::audit::Audit;
@@ -37,7 +38,7 @@ impl Events {
             severity,
             message: message.into(),
         };
-        tracing::info!(seq, slice, kind, message = event.message, "event");
+        tracing::info!(seq, slice, kind, message = for_terminal(&event.message, 2000), "event");
         self.audit.send(&event);
         self.ledger.append(event.clone());
         // An error means that nobody follows.

@@ -117,8 +117,16 @@ impl Machine {
 
     /// The path of a capsule's socket by the descriptor of their directory: a Unix address holds 107 bytes, and a
     /// node's root may lie deep.
-    pub fn socket_address(&self, slice: &str) -> String {
-        format!("/proc/self/fd/{}/{slice}.sock", self.sockets.as_raw_fd())
+    ///
+    /// Named by UID: the kernel shows the names of all Unix sockets to everybody in the network namespace
+    /// (`/proc/net/unix`), and who else has a slice here is nobody's business.
+    pub fn socket_address(&self, uid: u32) -> String {
+        format!("/proc/self/fd/{}/{}", self.sockets.as_raw_fd(), Self::socket_name(uid))
+    }
+
+    /// The name of a capsule's socket in their directory.
+    pub fn socket_name(uid: u32) -> String {
+        format!("{uid}.sock")
     }
 
     /// The directory of the capsules' sockets.

@@ -96,10 +96,10 @@ fn run(args: Args) -> Result<(), Failure> {
     let root = std::fs::canonicalize(&args.root)
         .map_err(|error| format!("root {}: {error}", args.root.display()))?;
     let paths = Paths::below(&root);
-    for directory in [paths.run.as_path(), paths.ledger.parent().unwrap_or(&root)] {
-        std::fs::create_dir_all(directory)
-            .map_err(|error| format!("could not make {}: {error}", directory.display()))?;
-    }
+    std::fs::create_dir_all(&paths.run)
+        .map_err(|error| format!("could not make {}: {error}", paths.run.display()))?;
+    // The ledger tells every slice's contact and events, storage is the slices': nothing there is for others to read.
+    make_private_directory(paths.ledger.parent().unwrap_or(&root))?;
     let _lock = lock(&paths)?;
     raise_open_files();
     let node_file = NodeFile::load(&paths.node_file).map_err(|errors| {
@@ -211,7 +211,7 @@ async fn clear_strangers(node: &Rc<Node>) -> Result<(), Failure> {
                 Severity::Warning,
                 "a cgroup that no slice of the ledger has",
             );
-            capsule::death::clear(&node.machine, &name).await?;
+            capsule::death::clear(&node.machine, &name, None).await?;
         }
     }
     Ok(())

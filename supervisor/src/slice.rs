@@ -68,6 +68,8 @@ pub struct Slice {
     pub pid: Cell<Option<i32>>,
     /// When the capsule was started.
     pub since: Cell<Option<Timestamp>>,
+    /// What of the definition the capsule was made of; see `wishes::birthmark`.
+    pub born: RefCell<Option<String>>,
     /// What capsule-init said last.
     pub said: RefCell<Option<State>>,
     /// The socket to capsule-init, while there is one.
@@ -98,6 +100,7 @@ impl Slice {
             definition: RefCell::new(definition),
             pid: Cell::new(None),
             since: Cell::new(None),
+            born: RefCell::new(None),
             said: RefCell::new(None),
             link: RefCell::new(None),
             settled: watch::Sender::new(None),

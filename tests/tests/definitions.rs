@@ -213,7 +213,7 @@ fn what_a_definition_may_not_say_is_refused_with_the_reason() {
         ("[memroy]\nmax = \"1G\"", "nearest known key is memory"),
         ("[memory]\nmax = \"1X\"", "\"1X\""),
         ("[memory]\nhigh = \"2G\"\nmax = \"1G\"", "at most memory.max"),
-        ("[memory]\nhigh = \"64M\"", "this node cannot enforce memory.high; add it to `degrade`"),
+        ("[memory]\nhigh = \"64M\"", "this node cannot enforce memory.high"),
         ("[view]\npaths = [\"ro:/etc/ssl\"]", "a path within /opt"),
         ("[view]\npaths = [\"rw:/opt/x\"]", "the home directory is the only writable storage"),
         ("[seccomp]\nprofile = \"none\"", "none"),

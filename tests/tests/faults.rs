@@ -143,12 +143,12 @@ fn two_hundred_kills_of_plabd_leave_no_trace() {
     // No storage, socket or process of a slice that is not there.
     let storage: BTreeSet<String> = names(&node.root().join("var/lib/planetlab/slices"));
     assert_eq!(storage, wanted);
+    let uids: BTreeSet<String> = wanted.iter().map(|slice| node.status(slice)["uid"].to_string()).collect();
     let sockets: BTreeSet<String> = names(&node.root().join("run/planetlab/capsules"))
         .iter()
         .map(|name| name.replace(".sock", ""))
         .collect();
-    assert_eq!(sockets, wanted);
-    let uids: BTreeSet<String> = wanted.iter().map(|slice| node.status(slice)["uid"].to_string()).collect();
+    assert_eq!(sockets, uids);
     for process in processes(node.uids()) {
         assert!(uids.iter().any(|uid| process.contains(&format!("UID {uid} "))), "orphan: {process}");
     }

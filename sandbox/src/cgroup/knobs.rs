@@ -173,6 +173,14 @@ pub(super) fn for_limits(
             } else {
                 knobs.extend([memory, total]);
             }
+            // Without this v1 charges no socket buffers to anybody: they would be a way round the limit.
+            let sockets = Knob::bytes(
+                Controller::Memory,
+                "memory of sockets",
+                "memory.kmem.tcp.limit_in_bytes",
+                limits.memory_max,
+            );
+            knobs.push(sockets.optional());
             knobs.push(Knob::exact(Controller::Memory, "memory.swappiness", "memory.swappiness", 0));
             let mut killer = Knob::exact(Controller::Memory, "memory.oom killer", "memory.oom_control", 0);
             killer.compare = Compare::Line("oom_kill_disable");
@@ -200,7 +208,7 @@ mod tests {
         for_limits(&limits(memory_max), |_| ControllerVersion::V1, now)
             .iter()
             .map(|knob| knob.file)
-            .filter(|file| file.ends_with("limit_in_bytes"))
+            .filter(|file| matches!(*file, "memory.limit_in_bytes" | "memory.memsw.limit_in_bytes"))
             .collect()
     }
 

@@ -31,6 +31,9 @@ pub struct OwnMounts {
     pub shm_bytes: u64,
 }
 
+/// Pseudo-terminals of one capsule; the machine has 4,096 in all unless told otherwise.
+const MAX_TERMINALS: &str = "64";
+
 /// Files of `/proc` that tell of, or reach, the whole machine. Most are root's anyway; covered all the same, so
 /// that a kernel which loosens a mode opens nothing. `/proc/keys` lists other UIDs' keyrings, `kpage*` and
 /// `kcore` are memory, `timer_list` and `sched_debug` show other slices' processes, `sysrq-trigger` halts.
@@ -79,7 +82,9 @@ pub fn attach(template: &OwnedFd, own: OwnMounts) -> Result<(), KernelError> {
     // /dev/pts needs device files to work: that is what it is.
     let terminals = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let gid = own.gid.to_string();
-    new_mount("devpts", &[("mode", "0620"), ("gid", &gid), ("ptmxmode", "0666")], terminals, "/dev/pts")?;
+    // The machine has one pool of terminals (pty(7)): no capsule may take all of it.
+    let options = [("mode", "0620"), ("gid", gid.as_str()), ("ptmxmode", "0666"), ("max", MAX_TERMINALS)];
+    new_mount("devpts", &options, terminals, "/dev/pts")?;
     // Charged to the capsule's memory; the size keeps an honest program from meeting the killer instead of ENOSPC.
     let size = own.shm_bytes.to_string();
     new_mount("tmpfs", &[("mode", "1777"), ("size", &size), ("nr_inodes", "16384")], no_exec, "/dev/shm")?;

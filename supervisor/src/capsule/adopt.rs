@@ -52,7 +52,7 @@ fn reach(machine: &Machine, slice: &str, uid: u32) -> Result<(OwnedFd, OwnedFd, 
         None,
     )
     .map_err(failed)?;
-    let address = SocketAddrUnix::new(machine.socket_address(slice)).map_err(failed)?;
+    let address = SocketAddrUnix::new(machine.socket_address(uid)).map_err(failed)?;
     connect(&socket, &address).map_err(failed)?;
     let peer = sockopt::socket_peercred(&socket).map_err(failed)?;
     if peer.uid.as_raw() != uid {

@@ -69,7 +69,7 @@ pub fn birth(
         extra.push(ExtraTree { under: under.to_string(), at: path.path().display().to_string() });
     }
     let skel = skeleton(machine)?;
-    let listener = listening_socket(machine, slice)?;
+    let listener = listening_socket(machine, slice, uid)?;
 
     let (child, link) = start_init(machine, &cgroup, slice)?;
     let setup = Setup {
@@ -154,15 +154,15 @@ fn start_init(
 
 /// The socket by which a later plabd finds this capsule-init. Bound here, as root in root's directory; listened
 /// on there, after the drop, so that its credentials are the capsule's.
-fn listening_socket(machine: &Machine, slice: &str) -> Result<OwnedFd, KernelError> {
+fn listening_socket(machine: &Machine, slice: &str, uid: u32) -> Result<OwnedFd, KernelError> {
     let failed = |error: Errno| KernelError::new("bind the capsule socket of", slice, error);
-    match unlinkat(machine.sockets(), format!("{slice}.sock"), AtFlags::empty()) {
+    match unlinkat(machine.sockets(), Machine::socket_name(uid), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => {}
         Err(error) => return Err(failed(error)),
     }
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
         .map_err(failed)?;
-    let address = SocketAddrUnix::new(machine.socket_address(slice)).map_err(failed)?;
+    let address = SocketAddrUnix::new(machine.socket_address(uid)).map_err(failed)?;
     bind(&socket, &address).map_err(failed)?;
     Ok(socket)
 }

@@ -19,17 +19,19 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(30);
 /// the directories of the other hierarchies may be busy a moment longer, and nothing tells about those.
 const V1_RETRY: Duration = Duration::from_millis(2);
 
-/// Kills everything in a slice's cgroup and removes the cgroup and the socket. Fine if there is nothing.
+/// Kills everything in a slice's cgroup and removes the cgroup, and the socket if its UID is known. Fine if there is
+/// nothing.
 ///
 /// # Errors
 /// Something is left: a process stuck in the kernel, or a directory the kernel will not remove.
-pub async fn clear(machine: &Machine, slice: &str) -> Result<(), KernelError> {
+pub async fn clear(machine: &Machine, slice: &str, uid: Option<u32>) -> Result<(), KernelError> {
     machine.tree.kill(slice)?;
     tokio::time::timeout(KILL_TIMEOUT, empty(machine, slice)).await.unwrap_or_else(|_| {
         Err(KernelError::new("end every process of", slice, Errno::TIMEDOUT)
             .hint("a process is stuck in the kernel (state D in ps); the slice stays in this state until it is gone"))
     })?;
-    match unlinkat(machine.sockets(), format!("{slice}.sock"), AtFlags::empty()) {
+    let Some(uid) = uid else { return Ok(()) };
+    match unlinkat(machine.sockets(), Machine::socket_name(uid), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(KernelError::new("remove the capsule socket of", slice, error)),
     }

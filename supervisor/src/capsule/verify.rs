@@ -4,7 +4,6 @@ use plab_config::Definition;
 use plab_protocol::control::VerifyRow;
 use plab_sandbox::cgroup::CapsuleCgroup;
 use plab_sandbox::landlock_rules::NEWEST_KNOWN;
-use plab_sandbox::message::State;
 use plab_sandbox::{KernelError, readback};
 
 use super::wishes;
@@ -19,7 +18,7 @@ pub fn rows(
     definition: &Definition,
     uid: u32,
     pid: i32,
-    state: Option<&State>,
+    born: Option<&str>,
 ) -> Result<Vec<VerifyRow>, KernelError> {
     let slice = definition.name.as_str();
     let cgroup = machine.tree.capsule_cgroup(slice)?.ok_or_else(|| {
@@ -42,16 +41,14 @@ pub fn rows(
     let abi = machine.offered.landlock_abi.min(NEWEST_KNOWN);
     // The kernel shows neither a ruleset nor a filter's content from outside: what capsule-init was born with, and
     // confirmed before any code of the slice's ran, stands for them.
-    let born = state.map_or_else(
-        || "not known: capsule-init has not answered".to_owned(),
-        |state| state.birthmark.clone(),
-    );
+    let known = born.is_some();
+    let born = born.unwrap_or("not known: capsule-init has not answered").to_owned();
     rows.push(VerifyRow {
         layer: "landlock".into(),
         what: "abi".into(),
         asked: abi.to_string(),
-        in_force: if state.is_some() { abi.to_string() } else { "not known".into() },
-        ok: state.is_some(),
+        in_force: if known { abi.to_string() } else { "not known".into() },
+        ok: known,
         source: "capsule-init, at birth".into(),
     });
     rows.push(VerifyRow {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use plab_config::Definition;
 use plab_protocol::control::{ErrorCode, ErrorReply, Exec, Reply, Request, SliceState};
 use plab_sandbox::message::{self, ToInit};
+use rustix::fs::{FileType, OFlags};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -112,6 +113,9 @@ fn exec(node: &Node, caller: &Caller, exec: Exec, fds: &[OwnedFd]) -> Outcome {
             format!("exec takes {due} descriptors; {} came", fds.len()),
         ));
     }
+    if let Some(error) = fds.iter().find_map(|fd| unfit(fd)) {
+        return Err(refused(ErrorCode::Malformed, format!("a descriptor for the command {error}")));
+    }
     let slice = &handle.slice;
     let state = slice.state.get();
     let link = slice.link.borrow().clone();
@@ -134,6 +138,19 @@ fn exec(node: &Node, caller: &Caller, exec: Exec, fds: &[OwnedFd]) -> Outcome {
         )
     })?;
     Ok(Reply::Started)
+}
+
+/// Why a descriptor must not get into a capsule: a directory of the host's (or a mere path, which may be one) is a
+/// way out of the view, by fchdir(2) and then connect(2) to a socket beside it.
+fn unfit(fd: &OwnedFd) -> Option<&'static str> {
+    match (rustix::fs::fstat(fd), rustix::fs::fcntl_getfl(fd)) {
+        (Ok(stat), _) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+            Some("is a directory")
+        }
+        (Ok(_), Ok(flags)) if !flags.contains(OFlags::PATH) => None,
+        (Ok(_), Ok(_)) => Some("is a path only (O_PATH)"),
+        _ => Some("cannot be looked at"),
+    }
 }
 
 async fn command(

@@ -56,8 +56,8 @@ fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
     let outcome = |hook: Hook| said.as_ref()?.hooks.get(&hook)?.outcome.as_ref();
     let verify = match slice.pid.get() {
         Some(pid) if with_verify => {
-            verify::rows(&node.machine, &definition, slice.uid.get(), pid, said.as_ref()).unwrap_or_else(
-                |error| {
+            verify::rows(&node.machine, &definition, slice.uid.get(), pid, slice.born.borrow().as_deref())
+                .unwrap_or_else(|error| {
                     // What cannot be read back is not in force as far as anyone knows.
                     vec![plab_protocol::control::VerifyRow {
                         layer: "all".into(),
@@ -67,8 +67,7 @@ fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
                         ok: false,
                         source: "plabd".into(),
                     }]
-                },
-            )
+                })
         }
         _ => Vec::new(),
     };

@@ -16,7 +16,7 @@ impl Task {
     /// `stop`, grace, kill; afterwards nothing of the capsule is left.
     pub(super) async fn stop(&mut self, why: &str) {
         let Some(up) = &self.up else {
-            if let Err(error) = death::clear(&self.node.machine, &self.slice.name).await {
+            if let Err(error) = death::clear(&self.node.machine, &self.slice.name, Some(self.uid())).await {
                 self.tell("clear-failed", Severity::Error, error.to_string());
             }
             return;
@@ -40,7 +40,7 @@ impl Task {
             // The kill follows either way; that it was not the script's own end is worth a line.
             self.tell("hook-ended", Severity::Warning, "stop: timed out");
         }
-        if let Err(error) = death::clear(&self.node.machine, &self.slice.name).await {
+        if let Err(error) = death::clear(&self.node.machine, &self.slice.name, Some(self.uid())).await {
             self.tell("clear-failed", Severity::Error, error.to_string());
         }
         self.forget_capsule();
@@ -124,7 +124,7 @@ impl Task {
             "every process was killed from outside plabd".to_owned()
         };
         self.forget_capsule();
-        if let Err(error) = death::clear(&self.node.machine, &self.slice.name).await {
+        if let Err(error) = death::clear(&self.node.machine, &self.slice.name, Some(self.uid())).await {
             return self.failed("clear-failed", &error, SliceState::Failed);
         }
         self.tell(if oom { "capsule-out-of-memory" } else { "capsule-died" }, Severity::Warning, why.clone());
@@ -182,7 +182,7 @@ impl Task {
         let (machine, name, uid) = (Arc::clone(&self.node.machine), row.name.clone(), row.uid);
         let wiped = tokio::task::spawn_blocking(move || birth::wipe(&machine, &name, uid)).await;
         // Whatever became of it, its helper's cgroup goes.
-        let cleared = death::clear(&self.node.machine, &self.slice.name).await;
+        let cleared = death::clear(&self.node.machine, &self.slice.name, Some(self.uid())).await;
         wiped.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         cleared.map_err(|error| error.to_string())?;
         self.node.ledger.forget(self.slice.name.clone()).await.map_err(|error| error.to_string())?;

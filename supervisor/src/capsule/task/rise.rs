@@ -72,6 +72,8 @@ impl Task {
                 if let Some(up) = &mut self.up {
                     up.applied = Some(Rc::clone(definition));
                 }
+                // It was made of this: capsule-init has said so before it was told to go.
+                *self.slice.born.borrow_mut() = self.birthmark(definition).ok();
                 self.slice.since.set(Some(Timestamp::now()));
                 self.slice.set(SliceState::Running, None);
                 self.slice.settle();
@@ -84,7 +86,7 @@ impl Task {
             }
             Err(error) => {
                 // Whatever half of it there is goes: what cannot be enforced does not run.
-                let cleared = death::clear(&self.node.machine, &self.slice.name).await;
+                let cleared = death::clear(&self.node.machine, &self.slice.name, Some(self.uid())).await;
                 let message = match cleared {
                     Ok(()) => error.to_string(),
                     Err(left) => format!("{error}; and {left}"),
@@ -118,6 +120,7 @@ impl Task {
         self.slice.pid.set(Some(capsule.pid));
         *self.slice.link.borrow_mut() = Some(link);
         *self.slice.said.borrow_mut() = None;
+        *self.slice.born.borrow_mut() = None;
         self.up = Some(up);
         Ok(())
     }
@@ -141,7 +144,7 @@ impl Task {
             Err(error) => error.to_string(),
         };
         self.tell("remains-cleared", Severity::Notice, remains);
-        if let Err(error) = death::clear(&self.node.machine, &self.slice.name).await {
+        if let Err(error) = death::clear(&self.node.machine, &self.slice.name, Some(self.uid())).await {
             self.failed("clear-failed", &error, SliceState::Failed);
         }
     }
@@ -165,12 +168,12 @@ impl Task {
         }
         // What capsule-init itself says it was made of, so that an adopted one is judged as well as our own.
         // Frozen, or just connected, it has not answered yet; its answer wakes this task again.
-        let Some(said) = self.slice.said.borrow().clone() else { return };
-        let mark = match self.node.machine.profile(definition.seccomp.profile.as_str()) {
-            Ok(profile) => wishes::birthmark(definition, &profile.digest),
+        let Some(born) = self.slice.born.borrow().clone() else { return };
+        let mark = match self.birthmark(definition) {
+            Ok(mark) => mark,
             Err(reason) => return self.failed("change-failed", &reason, self.slice.state.get()),
         };
-        if said.birthmark != mark {
+        if born != mark {
             self.tell(
                 "restart-needed",
                 Severity::Notice,
@@ -227,5 +230,10 @@ impl Task {
         self.hold = None;
         self.slice.set(state, None);
         self.slice.settle();
+    }
+
+    fn birthmark(&self, definition: &Definition) -> Result<String, String> {
+        let profile = self.node.machine.profile(definition.seccomp.profile.as_str())?;
+        Ok(wishes::birthmark(definition, &profile.digest))
     }
 }

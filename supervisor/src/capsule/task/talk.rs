@@ -80,6 +80,7 @@ impl Task {
             .is_some_and(|configure| configure.outcome.as_ref().is_some_and(HookOutcome::is_success));
         let status = state.present.contains(&Hook::Status);
         self.start_again_if_asked(&state);
+        *self.slice.born.borrow_mut() = Some(state.birthmark.clone());
         *self.slice.said.borrow_mut() = Some(state);
         if configured
             && let Some(row) = &mut self.row

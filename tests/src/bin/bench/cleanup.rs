@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,24 @@ const PATIENCE: Duration = Duration::from_secs(120);
 static TOLD: OnceLock<OwnedFd> = OnceLock::new();
 
 static ROOTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Goes on unless the bench was interrupted: then the node is being taken down under the caller, what it would measure
+/// or say now is worth nothing, and this does not return.
+pub fn check() {
+    while INTERRUPTED.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
+/// Directories of the bench's own.
+static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// From now on this directory is removed when the bench is interrupted.
+pub fn remember_scratch(directory: &Path) {
+    SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).push(directory.to_owned());
+}
 
 /// From now on the node at this root is ended with the bench.
 pub fn remember(root: &Path) {
@@ -48,6 +67,7 @@ pub fn arm() {
     std::thread::spawn(move || {
         let mut told = [0; 2];
         if File::from(read).read_exact(&mut told).is_ok() {
+            INTERRUPTED.store(true, Ordering::SeqCst);
             eprintln!("\nbench: interrupted; taking the node down");
             // What a terminal sends, it sends to plabd as well, and plabd takes a second signal as impatience.
             end_all(told[1] == 0);
@@ -78,6 +98,9 @@ extern "C" fn tell(signal: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc
 }
 
 fn end_all(tell: bool) {
+    for directory in std::mem::take(&mut *SCRATCH.lock().unwrap_or_else(PoisonError::into_inner)) {
+        std::fs::remove_dir_all(directory).ok();
+    }
     let roots = std::mem::take(&mut *ROOTS.lock().unwrap_or_else(PoisonError::into_inner));
     for root in roots {
         end(&root, tell);

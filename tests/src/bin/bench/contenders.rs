@@ -12,6 +12,7 @@ use rustix::thread::UnshareFlags;
 use serde_json::{Value, json};
 
 use crate::Failure;
+use crate::cleanup;
 
 /// What everybody runs. On every Debian system, and nothing is faster.
 pub const COMMAND: &str = "/bin/true";
@@ -32,6 +33,7 @@ impl Contenders {
     pub fn prepare() -> Result<Self, Failure> {
         let directory = std::env::temp_dir().join(format!("plab-bench-peers-{}", std::process::id()));
         std::fs::create_dir(&directory)?;
+        cleanup::remember_scratch(&directory);
         std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o755))?;
         let bare = Program::new(&[COMMAND])?;
         bare.run()?;

@@ -132,6 +132,7 @@ fn run(wishes: &Wishes) -> Result<bool, Failure> {
         }
         progress.done();
     }
+    cleanup::check();
     report.end();
     print!("{}", table::render(&report));
     report.write(&wishes.json)?;

@@ -29,6 +29,7 @@ impl Node {
 
     /// Drains the node and makes sure that nothing is left.
     pub fn finish(self) {
+        cleanup::check();
         let root = self.test.root().to_owned();
         self.test.finish();
         cleanup::forget(&root);

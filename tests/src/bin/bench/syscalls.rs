@@ -48,6 +48,9 @@ struct Costs {
     stat: f64,
 }
 
+/// One of the costs.
+type Of = fn(&Costs) -> f64;
+
 /// The actor: prints what each call costs here.
 pub fn act(mut args: impl Iterator<Item = String>) -> ExitCode {
     let file = args.next().unwrap_or_else(|| FILE.to_owned());
@@ -170,7 +173,7 @@ fn compare(node: &Node, wishes: &Wishes, progress: &Progress, report: &mut Repor
         });
         filtered.push(run_outside(&[ACTOR, FILE, &calls, FILTERED])?);
     }
-    let calls: [(&str, fn(&Costs) -> f64, bool); 4] = [
+    let calls: [(&str, Of, bool); 4] = [
         ("getppid", |costs| costs.getppid, true),
         ("read", |costs| costs.read, true),
         ("open, read, close", |costs| costs.open_read_close, false),
