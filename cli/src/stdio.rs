@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{FileType, OFlags, Stat, fcntl_getfl, fcntl_setfl, fstat, makedev};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fchmod, fcntl_getfl, fcntl_setfl, fstat, makedev};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::error::Error;
@@ -33,11 +33,10 @@ pub enum Handling {
 /// holds it. A slice that holds the terminal of root can type commands into it (TIOCSTI), turn off its echo,
 /// read what is typed next. A socket can be shut down for everybody, asked for the peer, or carry
 /// descriptors; a directory leads out of the view; a device does what devices do. None of these is ever
-/// handed over. What is:
+/// handed over. Nor is a pipe of the caller's: its inode is the caller's, so the command could not open
+/// `/dev/stderr` by name, as scripts and servers do; and were it opened to everybody, the command could read
+/// what others had written to the same pipe. What is handed over:
 ///
-/// * an end of a pipe that has the one direction that is needed: the slice can read or write it and nothing
-///   else. (Opening the other direction by way of `/proc/self/fd` needs permission on the pipe's inode,
-///   which is the caller's and mode 0600.)
 /// * a regular file, to read, opened for reading only. Opening it again for writing needs permission on
 ///   the file, as it would by name.
 /// * `/dev/null`.
@@ -46,18 +45,13 @@ pub enum Handling {
 /// overwrite what was there before (O_APPEND can be turned off), lock it, and go on filling the caller's disk
 /// from a background process long after plab has ended.
 pub fn handling(stat: &Stat, flags: OFlags, direction: Direction) -> Handling {
-    let mode = flags & OFlags::RWMODE;
-    let only = match direction {
-        Direction::In => OFlags::RDONLY,
-        Direction::Out => OFlags::WRONLY,
-    };
+    let reads_only = flags & OFlags::RWMODE == OFlags::RDONLY;
     // An O_PATH descriptor says "read only" and is no open file at all.
     if flags.contains(OFlags::PATH) {
         return Handling::Relay;
     }
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Fifo if mode == only => Handling::Pass,
-        FileType::RegularFile if direction == Direction::In && mode == only => Handling::Pass,
+        FileType::RegularFile if direction == Direction::In && reads_only => Handling::Pass,
         FileType::CharacterDevice if stat.st_rdev == makedev(1, 3) => Handling::Pass,
         _ => Handling::Relay,
     }
@@ -166,6 +160,9 @@ fn pipe(direction: Direction) -> Result<(Far, End), Error> {
         Direction::In => (read, write),
         Direction::Out => (write, read),
     };
+    // The slice is another user: with this it can open its streams by name, and a pipe has no name but those in
+    // the /proc of whoever holds it.
+    fchmod(&far, Mode::from_raw_mode(0o666)).map_err(Error::system("open a pipe to the slice"))?;
     fcntl_setfl(&near, OFlags::NONBLOCK).map_err(Error::system("make a pipe"))?;
     Ok((Far::Pipe(Rc::new(far)), End::ours(Rc::new(near))))
 }
@@ -173,7 +170,7 @@ fn pipe(direction: Direction) -> Result<(Far, End), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fs::{CWD, Mode, openat};
+    use rustix::fs::{CWD, openat};
 
     fn of(fd: impl AsFd, direction: Direction) -> Handling {
         look(fd.as_fd(), direction).expect("look").1
@@ -184,15 +181,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_passes_in_its_own_direction_only() {
+    fn a_pipe_of_the_callers_never_passes() {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).expect("pipe");
-        assert_eq!(of(&read, Direction::In), Handling::Pass);
-        assert_eq!(of(&write, Direction::Out), Handling::Pass);
-        assert_eq!(of(&write, Direction::In), Handling::Relay);
-        assert_eq!(of(&read, Direction::Out), Handling::Relay);
-        let both = open(&format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&read)), OFlags::RDWR);
-        assert_eq!(of(&both, Direction::In), Handling::Relay);
-        assert_eq!(of(&both, Direction::Out), Handling::Relay);
+        for end in [&read, &write] {
+            assert_eq!(of(end, Direction::In), Handling::Relay);
+            assert_eq!(of(end, Direction::Out), Handling::Relay);
+        }
     }
 
     #[test]
