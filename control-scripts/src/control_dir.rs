@@ -207,14 +207,15 @@ fn problem(home: BorrowedFd<'_>, errno: Errno) -> ControlDirProblem {
         return ControlDirProblem::Absent;
     }
     if matches!(errno, Errno::LOOP | Errno::NOTDIR)
-        && let Ok(stat) = rustix::fs::statat(home, CONTROL_DIR, AtFlags::SYMLINK_NOFOLLOW) {
-            match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Symlink => return ControlDirProblem::Symlink { target: link_target(home) },
-                // Exchanged since: then the error number is all there is to say.
-                FileType::Directory => {}
-                kind => return ControlDirProblem::NotADirectory(kind_name(kind)),
-            }
+        && let Ok(stat) = rustix::fs::statat(home, CONTROL_DIR, AtFlags::SYMLINK_NOFOLLOW)
+    {
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Symlink => return ControlDirProblem::Symlink { target: link_target(home) },
+            // Exchanged since: then the error number is all there is to say.
+            FileType::Directory => {}
+            kind => return ControlDirProblem::NotADirectory(kind_name(kind)),
         }
+    }
     ControlDirProblem::Unreadable(errno)
 }
 

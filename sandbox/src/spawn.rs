@@ -31,7 +31,7 @@ pub struct Birth<'a> {
     pub arguments: &'a [&'a CStr],
     /// The v2 cgroup.
     pub cgroup: BorrowedFd<'a>,
-    /// `cgroup.procs` of v1 hierarchies; the child joins each before exec.
+    /// `tasks` of v1 hierarchies; the child joins each before exec.
     pub join: &'a [OwnedFd],
     /// Becomes [`LINK_FD`].
     pub link: BorrowedFd<'a>,

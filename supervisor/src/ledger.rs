@@ -7,6 +7,7 @@
 
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use plab_config::UidRange;
 use plab_protocol::control::{Event, Severity};
@@ -17,6 +18,9 @@ use tokio::sync::oneshot;
 /// makes many (it can: hooks that fail, commands) pushes out nobody's but its own.
 const KEPT_OF_SLICE: u32 = 1000;
 const KEPT_OF_NODE: u32 = 20_000;
+
+/// How long events that nobody waits for are gathered into one transaction: what a `kill -9` of plabd can cost.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// The version of the tables below.
 const SCHEMA: i64 = 1;
@@ -77,7 +81,9 @@ type Finish = Box<dyn FnOnce(Result<(), String>) + Send>;
 type Work = Box<dyn FnOnce(&Connection) -> Finish + Send>;
 
 struct Job {
-    /// Whether somebody waits for it to be on disk.
+    /// Whether somebody waits for the answer.
+    awaited: bool,
+    /// Whether it has to be on disk by then.
     durable: bool,
     work: Work,
 }
@@ -121,7 +127,7 @@ impl Ledger {
                 reply.send((result, committed)).ok();
             })
         });
-        self.jobs.send(Job { durable, work }).map_err(|_| LedgerError::Closed)?;
+        self.jobs.send(Job { awaited: true, durable, work }).map_err(|_| LedgerError::Closed)?;
         let (result, committed) = answer.await.map_err(|_| LedgerError::Closed)?;
         committed.map_err(LedgerError::Commit)?;
         result.map_err(|source| LedgerError::Sqlite { path: self.path.clone(), source })
@@ -269,7 +275,7 @@ impl Ledger {
             })
         });
         // Closed only while plabd ends.
-        self.jobs.send(Job { durable: false, work }).ok();
+        self.jobs.send(Job { awaited: false, durable: false, work }).ok();
     }
 }
 
@@ -313,10 +319,16 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
 fn serve(connection: &Connection, inbox: &mpsc::Receiver<Job>) {
     while let Ok(first) = inbox.recv() {
         let mut batch = vec![first];
-        while batch.len() < BATCH
-            && let Ok(job) = inbox.try_recv()
-        {
-            batch.push(job);
+        // Events can wait a little for more of their kind; whoever waits for an answer does not.
+        let until = Instant::now() + GATHER;
+        while batch.len() < BATCH {
+            let left = until.saturating_duration_since(Instant::now());
+            let awaited = batch.iter().any(|job| job.awaited);
+            let next = if awaited { inbox.try_recv().ok() } else { inbox.recv_timeout(left).ok() };
+            match next {
+                Some(job) => batch.push(job),
+                None => break,
+            }
         }
         // In WAL mode NORMAL cannot corrupt, only lose the newest commits in a power cut: right for events alone.
         let synchronous = if batch.iter().any(|job| job.durable) { "FULL" } else { "NORMAL" };

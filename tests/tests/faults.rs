@@ -30,9 +30,18 @@ fn install_skeleton(node: &TestNode) {
     let control = node.root().join("etc/planetlab/skel/PlanetLab-control");
     std::fs::create_dir_all(&control).expect("mkdir");
     for (name, text) in [
-        ("configure", "#!/bin/sh\nreadlink /proc/self/ns/pid >> $HOME/configured\n"),
-        ("start", "#!/bin/sh\nreadlink /proc/self/ns/pid >> $HOME/started\nexec sleep 1000\n"),
-        ("stop", "#!/bin/sh\nreadlink /proc/self/ns/pid >> $HOME/stopped\nkill -TERM -1\n"),
+        (
+            "configure",
+            "#!/bin/sh\necho $(readlink /proc/self/ns/pid) $(cut -d' ' -f22 /proc/1/stat) >> $HOME/configured\n",
+        ),
+        (
+            "start",
+            "#!/bin/sh\necho $(readlink /proc/self/ns/pid) $(cut -d' ' -f22 /proc/1/stat) >> $HOME/started\nexec sleep 1000\n",
+        ),
+        (
+            "stop",
+            "#!/bin/sh\necho $(readlink /proc/self/ns/pid) $(cut -d' ' -f22 /proc/1/stat) >> $HOME/stopped\nkill -TERM -1\n",
+        ),
     ] {
         let path = control.join(name);
         std::fs::write(&path, text).expect("write");
@@ -131,7 +140,7 @@ fn two_hundred_kills_of_plabd_leave_no_trace() {
         for file in ["started", "stopped"] {
             let all = lines(&node, slice, file);
             let distinct: BTreeSet<&String> = all.iter().collect();
-            // Namespace numbers are given again, but not within the few a test makes.
+            // The namespace, whose number may be given again, with the start of its first process.
             assert_eq!(all.len(), distinct.len(), "{slice}: {file} twice in one capsule: {all:?}");
         }
     }

@@ -179,6 +179,11 @@ impl Hooks {
         Some(running.hook)
     }
 
+    /// Whether `stop` was asked for.
+    pub(super) fn stopping(&self) -> bool {
+        self.states.contains_key(&Hook::Stop)
+    }
+
     /// The pipes to poll.
     pub(super) fn outputs(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.running.iter().filter_map(|running| running.output.as_ref()?.pipe.as_ref().map(AsFd::as_fd))

@@ -78,11 +78,15 @@ impl Reactor {
                 Err(Errno::INTR | Errno::AGAIN | Errno::NOMEM) => continue,
                 Err(_) => return,
             };
+            let mut news = ready.needs_report;
             if ready.children {
-                self.reap();
+                news |= self.reap();
             }
-            if ready.link && !self.serve_link() {
-                return;
+            if ready.link {
+                match self.serve_link() {
+                    Some(said) => news |= said,
+                    None => return,
+                }
             }
             if ready.listener {
                 self.accept();
@@ -105,7 +109,7 @@ impl Reactor {
             }
             if self.going {
                 let advanced = self.hooks.advance(&self.control);
-                if ready.needs_report || settled.is_some() || advanced {
+                if news || settled.is_some() || advanced {
                     self.report();
                 }
             }
@@ -153,13 +157,14 @@ impl Reactor {
                 What::Output => ready.outputs = true,
             }
         }
-        // A session that comes or goes is no news to plabd worth a message each.
-        ready.needs_report = ready.children || ready.link || ready.listener || ready.control;
+        // Children and messages say themselves whether they are news: a session that comes or goes is none.
+        ready.needs_report = ready.listener || ready.control;
         Ok(ready)
     }
 
-    /// Collects every ended child: hooks, sessions, and orphans, which are PID 1's to bury.
-    fn reap(&mut self) {
+    /// Collects every ended child: hooks, sessions, and orphans, which are PID 1's to bury. True if that is news.
+    fn reap(&mut self) -> bool {
+        let mut news = false;
         self.children.read_signal().ok();
         while let Some((pid, end)) = next_ended() {
             let (session, outcome) = match end {
@@ -167,33 +172,36 @@ impl Reactor {
                 End::Killed(signal) => (FromSession::Killed { signal }, HookOutcome::Signalled(signal)),
             };
             if !self.sessions.ended(pid, &session) {
-                self.hooks.ended(pid, outcome);
+                news |= self.hooks.ended(pid, outcome).is_some();
             }
         }
+        // While the capsule is being stopped, plabd waits for the last process to go.
+        news || self.hooks.stopping()
     }
 
-    /// Serves one turn of plabd's messages. False when capsule-init has no more reason to be.
-    fn serve_link(&mut self) -> bool {
+    /// Serves one turn of plabd's messages; true if one was about more than a session. None when capsule-init has no
+    /// more reason to be.
+    fn serve_link(&mut self) -> Option<bool> {
+        let mut news = false;
         for _ in 0..64 {
             let Some(link) = &self.link else { break };
             match message::receive::<ToInit>(link, &mut self.buffer) {
-                Ok(Some((message, fds))) => self.obey(message, fds),
-                Ok(None) => {
-                    self.link = None;
-                    // Not yet told to go: plabd died before it had read back what holds this capsule.
-                    return self.going;
+                Ok(Some((message, fds))) => {
+                    news |= !matches!(message, ToInit::Exec(_));
+                    self.obey(message, fds);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // A message of a newer plabd's; what it wants is in the state it does not see change.
                 Err(error)
                     if error.kind() == io::ErrorKind::InvalidData || error.raw_os_error().is_none() => {}
-                Err(_) => {
+                Ok(None) | Err(_) => {
                     self.link = None;
-                    return self.going;
+                    // Not yet told to go: plabd died before it had read back what holds this capsule.
+                    return self.going.then_some(news);
                 }
             }
         }
-        true
+        Some(news)
     }
 
     fn obey(&mut self, message: ToInit, fds: Vec<OwnedFd>) {

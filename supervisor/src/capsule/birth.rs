@@ -145,7 +145,7 @@ fn start_init(
         program: machine.init.as_fd(),
         arguments: &[c"capsule-init"],
         cgroup: cgroup.unified(),
-        join: &cgroup.v1_procs()?,
+        join: &cgroup.v1_tasks()?,
         link: theirs.as_fd(),
         namespaces: NAMESPACES,
     })?;

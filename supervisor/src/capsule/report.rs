@@ -7,6 +7,16 @@ use plab_sandbox::message::{HookState, State, bounded};
 /// An event's kind, severity and message.
 pub type News = (&'static str, Severity, String);
 
+/// What is found of hooks in a capsule that was adopted: what of it is new, nobody can tell any more.
+pub fn found(now: &State) -> Vec<News> {
+    let ran = now.hooks.iter().filter(|(_, state)| state.outcome != Some(HookOutcome::Skipped));
+    ran.map(|(hook, state)| {
+        let how = state.outcome.as_ref().map_or_else(|| "running".to_owned(), ToString::to_string);
+        ("hook-found", Severity::Info, bounded(format!("{hook}: {how}")))
+    })
+    .collect()
+}
+
 /// What is new in `now` against `before`; everything if there was nothing before.
 pub fn news(before: Option<&State>, now: &State) -> Vec<News> {
     let mut news = Vec::new();

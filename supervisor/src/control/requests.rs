@@ -128,14 +128,18 @@ fn exec(node: &Node, caller: &Caller, exec: Exec, fds: &[OwnedFd]) -> Outcome {
         let detail = slice.detail.borrow().as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
         refused(ErrorCode::WrongState, format!("{} is {state}{detail}", exec.slice))
     })?;
-    status::audit(node, Some(&exec.slice), caller, &describe(&Request::Exec(exec.clone())));
+    let what = match exec.argv.first() {
+        Some(program) => format!("exec {} {program}", exec.slice),
+        None => format!("shell {}", exec.slice),
+    };
     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     let message = ToInit::Exec(message::Exec { argv: exec.argv, env: exec.env, tty: exec.tty });
-    link.send(&message, &borrowed).map_err(|error| {
-        refused(
-            ErrorCode::Failed,
-            format!("could not hand the command to capsule-init of {}: {error}", exec.slice),
-        )
+    let sent = link.send(&message, &borrowed);
+    // After the handover, which somebody waits for; refused or not, it was asked.
+    status::audit(node, Some(&exec.slice), caller, &what);
+    sent.map_err(|error| {
+        let message = format!("could not hand the command to capsule-init of {}: {error}", exec.slice);
+        refused(ErrorCode::Failed, message)
     })?;
     Ok(Reply::Started)
 }

@@ -51,6 +51,8 @@ struct Up {
     /// When a `start` that failed is run again, and when it was last begun.
     next_start: Option<Instant>,
     started: Instant,
+    /// It was made by a former plabd.
+    adopted: bool,
     /// Since when there is this link.
     linked: Instant,
     /// What of the definition has been applied to it.

@@ -114,6 +114,7 @@ impl Task {
             next_status: None,
             next_start: None,
             started: Instant::now(),
+            adopted: false,
             linked: Instant::now(),
             applied: None,
         };
@@ -152,6 +153,7 @@ impl Task {
     pub(super) fn adopted(&mut self, pid: i32, frozen: bool) {
         if let Some(up) = &mut self.up {
             up.frozen = frozen;
+            up.adopted = true;
         }
         self.slice
             .since

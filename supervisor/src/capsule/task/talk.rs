@@ -70,7 +70,13 @@ impl Task {
     }
 
     pub(super) async fn heard(&mut self, state: State) {
-        let news = report::news(self.slice.said.borrow().as_ref(), &state);
+        let first = self.slice.said.borrow().is_none();
+        let adopted = self.up.as_ref().is_some_and(|up| up.adopted);
+        let news = if first && adopted {
+            report::found(&state)
+        } else {
+            report::news(self.slice.said.borrow().as_ref(), &state)
+        };
         for (kind, severity, message) in news {
             self.tell(kind, severity, message);
         }
