@@ -101,6 +101,14 @@ impl Hooks {
             }
             return;
         }
+        if hook == Hook::Stop
+            && let Some(state) = self.states.get_mut(&hook)
+        {
+            // Once in the life of a capsule: asked again by a plabd whose forerunner died while it stopped this one,
+            // it gets the first answer.
+            state.run_id = id;
+            return;
+        }
         match control.inspect(hook).refusal() {
             None => self.start(hook, id, limit_ms, control),
             Some(outcome) => self.record(hook, id, Some(outcome)),

@@ -12,6 +12,9 @@ use tokio::time::{Instant, timeout_at};
 use super::{Hold, STEADY, Task};
 use crate::capsule::{birth, death};
 
+/// A capsule-init answers in milliseconds, unless its slice starves it.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+
 impl Task {
     /// `stop`, grace, kill; afterwards nothing of the capsule is left.
     pub(super) async fn stop(&mut self, why: &str) {
@@ -27,6 +30,7 @@ impl Task {
         if frozen && let Err(error) = self.set_frozen(false).await {
             self.tell("thaw-failed", Severity::Warning, error.to_string());
         }
+        self.first_word().await;
         let grace: Duration = self.slice.definition.borrow().control.stop_grace.into();
         let deadline = Instant::now() + grace;
         let present =
@@ -63,6 +67,17 @@ impl Task {
                     Ok(None) | Err(_) => return,
                 },
             }
+        }
+    }
+
+    /// Waits a moment for what a capsule that was just adopted has to say: whether it has a `stop`, to begin with.
+    async fn first_word(&mut self) {
+        let known = self.slice.said.borrow().is_some();
+        let Some(link) = self.up.as_ref().and_then(|up| up.link.clone()).filter(|_| !known) else { return };
+        if let Ok(Ok(Some(FromInit::State(state)))) =
+            timeout_at(Instant::now() + FIRST_WORD, link.receive()).await
+        {
+            self.heard(*state).await;
         }
     }
 
