@@ -156,34 +156,34 @@ fn limits_asked_are_limits_in_force_and_change_live() {
     expect_limits(&node, "site_a", 1, 5, None, 48, 24);
     assert_eq!(node.pid("site_a"), pid, "limits change live");
 
-    let high = "[cpu]\nmax = \"50%\"\n[memory]\nhigh = \"32M\"\nmax = \"48M\"\n[tasks]\nmax = 24";
     if all_v2() {
-        node.define("site_a", high);
+        node.define(
+            "site_a",
+            "[cpu]\nmax = \"50%\"\n[memory]\nhigh = \"32M\"\nmax = \"48M\"\n[tasks]\nmax = 24",
+        );
         eventually("memory.high is in force", || {
             (place(pid, "memory").read("memory.high") != "max").then_some(())
         });
         expect_limits(&node, "site_a", 100, 50, Some(32), 48, 24);
         assert_eq!(node.pid("site_a"), pid, "limits change live");
-    } else {
-        let text = TestNode::definition("site_a", high);
-        let refused = node.plab_with_input(&["apply", "-"], text.as_bytes());
-        assert_eq!(refused.code, 1, "{refused:?}");
-        assert!(refused.stderr.contains("this node cannot enforce memory.high"), "{refused:?}");
-        expect_limits(&node, "site_a", 1, 5, None, 48, 24);
     }
     node.finish();
 }
 
 #[test]
-fn memory_high_slows_and_reclaims_and_does_not_kill() {
-    if !all_v2() {
-        // Refused here, which the test of limits shows.
-        return;
-    }
+fn memory_high_slows_and_does_not_kill_or_is_refused() {
     let node = TestNode::start("v2-high");
-    node.define("site_a", "[memory]\nhigh = \"24M\"\nmax = \"96M\"");
+    let high = "[memory]\nhigh = \"24M\"\nmax = \"96M\"";
+    if !all_v2() {
+        let refused = node.plab_with_input(&["apply", "-"], TestNode::definition("site_a", high).as_bytes());
+        assert_eq!(refused.code, 1, "{refused:?}");
+        assert!(refused.stderr.contains("this node cannot enforce memory.high"), "{refused:?}");
+        assert!(node.status("site_a").is_null());
+        return node.finish();
+    }
+    node.define("site_a", high);
     let memory = place(node.pid("site_a"), "memory");
-    // Page cache of a file twice as large: all of it can be given back. Written to the disk of the slice.
+    // There is no swap: nothing of it can be reclaimed, only slowed.
     node.sh("site_a", "python3 -c \"b = bytearray(40 << 20); print(len(b))\"").ok();
     assert!(memory.count("memory.events", "high") > 0, "the kernel did not slow it");
     assert_eq!(memory.count("memory.events", "oom_kill"), 0);
@@ -224,22 +224,28 @@ fn a_slice_out_of_memory_dies_as_a_whole_and_alone() {
     node.finish();
 }
 
+/// On v1 the kernel ends one process at a time and plabd the rest; on v2 the kernel needs nobody.
 #[test]
-fn the_kernel_kills_the_whole_slice_without_plabd() {
-    if !all_v2() {
-        // On v1 it is plabd that does it, which the test before this one shows.
-        return;
-    }
+fn what_the_kernel_kills_while_plabd_is_away() {
     let mut node = TestNode::start("v2-oom-alone");
     glutton(&node, "site_a");
     let memory = place(node.pid("site_a"), "memory");
     let uid = u32::try_from(node.status("site_a")["uid"].as_u64().expect("a UID")).expect("a UID");
+    let left = || processes(uid..=uid);
     node.kill_daemon();
     std::fs::write(node.home("site_a").join("go"), "").expect("write");
-    eventually_or(
-        || processes(uid..=uid).is_empty().then_some(()),
-        || format!("left: {:?}", processes(uid..=uid)),
-    );
+    if !memory.v2 {
+        eventually_or(
+            || (memory.count("memory.oom_control", "oom_kill") > 0).then_some(()),
+            || format!("left: {:?}", left()),
+        );
+        assert!(left().iter().any(|process| process.contains("capsule-init")), "{:?}", left());
+        assert_eq!(memory.count("memory.oom_control", "under_oom"), 0);
+        node.start_daemon();
+        assert_eq!(node.event_messages("site_a", "capsule-adopted").len(), 1);
+        return node.finish();
+    }
+    eventually_or(|| left().is_empty().then_some(()), || format!("left: {:?}", left()));
     assert_eq!(memory.count("memory.events", "oom_group_kill"), 1);
     assert!(memory.count("memory.events", "oom_kill") >= 4, "{}", memory.read("memory.events"));
     node.start_daemon();
@@ -436,10 +442,22 @@ fn a_node_that_may_lack_nothing() {
 
 /// As a service with `Delegate=yes` plabd has a cgroup of its own, stands in a leaf of it, and makes capsules beside.
 #[test]
-fn a_delegated_cgroup_is_used_and_nothing_outside_it() {
+fn a_delegated_cgroup_is_used_where_there_is_one() {
     if !all_v2() {
-        // Without controllers on v2 there is nothing to delegate.
-        return;
+        // Without controllers on v2 there is nothing to delegate, and being a service changes nothing.
+        let mut node = TestNode::start("v2-service");
+        node.kill_daemon();
+        let mut command = Command::new(binary("plabd"));
+        command.env("INVOCATION_ID", "0123456789abcdef0123456789abcdef");
+        node.start_daemon_by(command);
+        node.define("site_a", "");
+        let memory = place(node.pid("site_a"), "memory");
+        assert!(
+            memory.directory.ends_with(format!("{}/site_a", tree_name(node.root()).as_str())),
+            "{:?}",
+            memory.directory
+        );
+        return node.finish();
     }
     let service = unified().join(format!("plab-test-{}.service", std::process::id()));
     std::fs::create_dir(&service).expect("a cgroup for the service");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use plab_config::Definition;
 use plab_sandbox::KernelError;
-use plab_sandbox::cgroup::CapsuleCgroup;
+use plab_sandbox::cgroup::{CapsuleCgroup, Limits};
 use plab_sandbox::landlock_rules::NEWEST_KNOWN;
 use plab_sandbox::message::{self, ExtraTree, FromInit, Go, MAX_DATAGRAM, PROTOCOL, Setup, ToInit};
 use plab_sandbox::readback;
@@ -171,12 +171,13 @@ fn listening_socket(machine: &Machine, slice: &str, uid: u32) -> Result<OwnedFd,
 ///
 /// # Errors
 /// What could not be removed; trying again goes on where this stopped.
-pub fn wipe(machine: &Machine, slice: &str, uid: u32) -> Result<(), KernelError> {
+pub fn wipe(machine: &Machine, slice: &str, uid: u32, limits: &Limits) -> Result<(), KernelError> {
     let targets = machine.storage.wipe_targets(slice)?;
     if !targets.is_empty() {
         // The slice's limits hold for the clearing away, too: a huge tree is not the neighbours' trouble.
         let cgroup = machine.tree.create(slice)?;
         cgroup.freeze(false)?;
+        cgroup.set(limits)?;
         let (child, link) = start_init(machine, &cgroup, slice)?;
         let landlock_abi = machine.offered.landlock_abi.min(NEWEST_KNOWN);
         let fds: Vec<BorrowedFd<'_>> = targets.iter().map(AsFd::as_fd).collect();

@@ -120,13 +120,16 @@ fn exec(node: &Node, caller: &Caller, exec: Exec, fds: &[OwnedFd]) -> Outcome {
     let state = slice.state.get();
     let link = slice.link.borrow().clone();
     // Frozen, its capsule-init is, too: the message would wait and the client with it.
-    let link = link.filter(|_| state == SliceState::Running).ok_or_else(|| {
-        let state = serde_json::to_value(state)
-            .ok()
-            .and_then(|state| state.as_str().map(str::to_owned))
-            .unwrap_or_default();
+    if state != SliceState::Running {
+        let word = serde_json::to_value(state).ok().and_then(|word| word.as_str().map(str::to_owned));
         let detail = slice.detail.borrow().as_ref().map(|detail| format!(": {detail}")).unwrap_or_default();
-        refused(ErrorCode::WrongState, format!("{} is {state}{detail}", exec.slice))
+        let message = format!("{} is {}{detail}", exec.slice, word.unwrap_or_default());
+        return Err(refused(ErrorCode::WrongState, message));
+    }
+    let link = link.ok_or_else(|| {
+        let message =
+            format!("capsule-init of {} does not answer at present; try again in a moment", exec.slice);
+        refused(ErrorCode::WrongState, message)
     })?;
     let what = match exec.argv.first() {
         Some(program) => format!("exec {} {program}", exec.slice),

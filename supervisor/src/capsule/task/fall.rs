@@ -10,7 +10,7 @@ use plab_sandbox::message::FromInit;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Hold, STEADY, Task};
-use crate::capsule::{birth, death};
+use crate::capsule::{birth, death, wishes};
 
 /// A capsule-init answers in milliseconds, unless its slice starves it.
 const FIRST_WORD: Duration = Duration::from_secs(1);
@@ -195,7 +195,8 @@ impl Task {
         self.slice.set(SliceState::Removing, None);
         let Some(row) = &self.row else { return Ok(()) };
         let (machine, name, uid) = (Arc::clone(&self.node.machine), row.name.clone(), row.uid);
-        let wiped = tokio::task::spawn_blocking(move || birth::wipe(&machine, &name, uid)).await;
+        let limits = wishes::limits(&self.slice.definition.borrow(), &machine.offered);
+        let wiped = tokio::task::spawn_blocking(move || birth::wipe(&machine, &name, uid, &limits)).await;
         // Whatever became of it, its helper's cgroup goes.
         let cleared = death::clear(&self.node.machine, &self.slice.name, Some(self.uid())).await;
         wiped.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
