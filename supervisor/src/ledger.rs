@@ -19,7 +19,8 @@ use tokio::sync::oneshot;
 const KEPT_OF_SLICE: u32 = 1000;
 const KEPT_OF_NODE: u32 = 20_000;
 
-/// How long events that nobody waits for are gathered into one transaction: what a `kill -9` of plabd can cost.
+/// How long requests that were only noted are gathered into one transaction: a slice's commands come by the hundred,
+/// and the audit trail has had them already. What a `kill -9` of plabd can cost of them.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// The version of the tables below.
@@ -81,7 +82,7 @@ type Finish = Box<dyn FnOnce(Result<(), String>) + Send>;
 type Work = Box<dyn FnOnce(&Connection) -> Finish + Send>;
 
 struct Job {
-    /// Whether somebody waits for the answer.
+    /// Whether it is written at once: somebody waits for the answer, or a later plabd would miss it.
     awaited: bool,
     /// Whether it has to be on disk by then.
     durable: bool,
@@ -266,6 +267,7 @@ impl Ledger {
 
     /// Writes an event with the next batch; nobody waits for it.
     pub fn append(&self, event: Event) {
+        let awaited = event.kind != "request";
         let work: Work = Box::new(move |db| {
             let written = append(db, &event);
             Box::new(move |committed| {
@@ -275,7 +277,7 @@ impl Ledger {
             })
         });
         // Closed only while plabd ends.
-        self.jobs.send(Job { awaited: false, durable: false, work }).ok();
+        self.jobs.send(Job { awaited, durable: false, work }).ok();
     }
 }
 
@@ -319,7 +321,7 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
 fn serve(connection: &Connection, inbox: &mpsc::Receiver<Job>) {
     while let Ok(first) = inbox.recv() {
         let mut batch = vec![first];
-        // Events can wait a little for more of their kind; whoever waits for an answer does not.
+        // Notes of requests can wait a little for more of their kind; nothing else does.
         let until = Instant::now() + GATHER;
         while batch.len() < BATCH {
             let left = until.saturating_duration_since(Instant::now());
