@@ -68,7 +68,7 @@ pub struct Slice {
     pub pid: Cell<Option<i32>>,
     /// When the capsule was started.
     pub since: Cell<Option<Timestamp>>,
-    /// What of the definition the capsule was made of; see `wishes::birthmark`.
+    /// What of the definition the capsule was made of; a `Birthmark`, or whatever capsule-init said.
     pub born: RefCell<Option<String>>,
     /// What capsule-init said last.
     pub said: RefCell<Option<State>>,

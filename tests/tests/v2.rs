@@ -171,6 +171,42 @@ fn limits_asked_are_limits_in_force_and_change_live() {
 }
 
 #[test]
+fn a_memory_limit_below_what_is_held_is_met_without_a_kill() {
+    let node = TestNode::start("v2-shrink");
+    node.define("site_a", "[memory]\nmax = \"96M\"");
+    // From when there is a file `big` it holds memory that nothing can reclaim.
+    let start = "#!/usr/bin/python3\nimport os, time\nopen('starts', 'a').write('x\\n')\n\
+                 while not os.path.exists('big'): time.sleep(0.05)\nheld = b'x' * (48 << 20)\n\
+                 open('holds', 'a').write('x\\n')\nwhile True: time.sleep(1)\n";
+    node.put_hook("site_a", "start", start);
+    node.put_hook("site_a", "stop", "#!/bin/sh\nrm -f big; echo >> stops; pkill -x start\n");
+    node.plab(&["restart", "site_a"]).ok();
+    node.await_lines("site_a", "starts", 1);
+    let pid = node.pid("site_a");
+
+    // Files that were read make room.
+    node.sh("site_a", "head -c 40000000 /dev/zero > file; sync; cat file > /dev/null").ok();
+    node.define("site_a", "[memory]\nmax = \"40M\"");
+    node.await_event("site_a", "limits-changed", "memory max 40M");
+    assert_eq!(node.pid("site_a"), pid, "live");
+
+    // What a process holds does not. The slice gets its `stop`, and nothing is killed for memory.
+    node.define("site_a", "[memory]\nmax = \"96M\"");
+    node.sh("site_a", "touch big").ok();
+    node.await_lines("site_a", "holds", 1);
+    let (pid, stops) = (node.pid("site_a"), node.lines("site_a", "stops"));
+    node.define("site_a", "[memory]\nmax = \"40M\"");
+    node.await_event("site_a", "restart-needed", "more memory than its new limit");
+    eventually("a new capsule", || (node.pid("site_a") != pid).then_some(()));
+    node.await_lines("site_a", "starts", 2);
+    assert_eq!(node.lines("site_a", "stops"), stops + 1);
+    assert!(node.event_messages("site_a", "capsule-out-of-memory").is_empty());
+    let row = node.verified("site_a", "memory.max");
+    assert_eq!((&row["ok"], &row["in_force"]), (&true.into(), &(40 << 20).to_string().into()), "{row}");
+    node.finish();
+}
+
+#[test]
 fn memory_high_slows_and_does_not_kill_or_is_refused() {
     let node = TestNode::start("v2-high");
     let high = "[memory]\nhigh = \"24M\"\nmax = \"96M\"";

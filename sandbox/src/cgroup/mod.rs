@@ -7,6 +7,7 @@
 mod capsule;
 mod knobs;
 mod limits;
+mod shrink;
 mod tree;
 
 pub use capsule::{CapsuleCgroup, Usage};
