@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use plab_control_scripts::{Hook, HookOutcome};
 use plab_protocol::control::{NodeStatus, RefusedDefinition, Severity, SliceStatus, Usage};
 use plab_sandbox::message::bounded;
 
@@ -53,7 +52,6 @@ fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
     let definition = slice.definition.borrow().clone();
     let said = slice.said.borrow();
     let usage = node.machine.tree.capsule_cgroup(&slice.name).ok().flatten().map(|cgroup| cgroup.usage());
-    let outcome = |hook: Hook| said.as_ref()?.hooks.get(&hook)?.outcome.as_ref();
     let verify = match slice.pid.get() {
         Some(pid) if with_verify => {
             verify::rows(&node.machine, &definition, slice.uid.get(), pid, slice.born.borrow().as_deref())
@@ -85,9 +83,7 @@ fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
         state: slice.state.get(),
         detail,
         status_line: said.as_ref().and_then(|said| said.status_line.clone()).map(bounded),
-        status_ok: outcome(Hook::Status)
-            .filter(|outcome| **outcome != HookOutcome::Skipped)
-            .map(HookOutcome::is_success),
+        status_ok: slice.status_ok.get(),
         hooks: said
             .iter()
             .flat_map(|said| &said.hooks)

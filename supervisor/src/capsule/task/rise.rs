@@ -122,6 +122,7 @@ impl Task {
         self.slice.pid.set(Some(capsule.pid));
         *self.slice.link.borrow_mut() = Some(link);
         *self.slice.said.borrow_mut() = None;
+        self.slice.status_ok.set(None);
         *self.slice.born.borrow_mut() = None;
         self.up = Some(up);
         Ok(())
