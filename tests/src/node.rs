@@ -91,7 +91,8 @@ impl TestNode {
         assert!(rustix::process::geteuid().is_root(), "these tests make capsules: run them as root");
         let (slot, lock) = free_slot();
         let first_uid = 70_000 + slot * UIDS;
-        let root = std::env::temp_dir().join(format!("plab-{name}-{}-{slot}", std::process::id()));
+        // Storage is to be on a disk, as a node's is: /tmp may be memory, which nothing can reclaim.
+        let root = Path::new("/var/tmp").join(format!("plab-{name}-{}-{slot}", std::process::id()));
         // Slices must be able to pass: mktemp's 0700 would shut them off from nothing, but tests look inside.
         std::fs::create_dir_all(root.join("etc/planetlab/slices.d")).expect("make the root");
         std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).expect("chmod");
