@@ -75,6 +75,19 @@ Exit status:
   2  the command line could not be understood"]))]
     Check(CheckArgs),
 
+    /// Write a commented node file for this machine
+    #[command(after_help = concat_help(&["
+Examples:
+  plab init                                # /etc/planetlab/node.toml, if there is none yet
+  plab init --stdout | less                # look first
+  plab init --name planetlab1.example.org  # where the machine does not know its full name
+  plab init --stdout --json | jq -r '.notes[]'", "
+Exit status:
+  0  done; standard error says what to look at before the node is started
+  1  there is a node file already, or this machine does not tell enough about itself
+  2  the command line could not be understood"]))]
+    Init(InitArgs),
+
     /// Put definitions into effect and wait until they are
     #[command(after_help = concat_help(&["
 Examples:
@@ -194,6 +207,23 @@ pub struct CheckArgs {
     #[arg(long, value_name = "NODE.toml", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Print the rows as one JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plab init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The node's DNS name [default: this machine's own]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Print it instead of writing it
+    #[arg(long, conflicts_with = "force")]
+    pub stdout: bool,
+    /// Replace a node file that is there
+    #[arg(long)]
+    pub force: bool,
+    /// Print what was found and written as JSON
     #[arg(long)]
     pub json: bool,
 }

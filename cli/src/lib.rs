@@ -13,6 +13,7 @@ pub mod docs_gen;
 pub mod error;
 pub mod events;
 pub mod exec;
+pub mod init;
 pub mod output;
 pub mod relay;
 pub mod run;

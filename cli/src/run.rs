@@ -12,7 +12,7 @@ use crate::args::{Cli, Command, is_session};
 use crate::client::{Received, control_socket};
 use crate::error::{self, Error};
 use crate::output::{Screen, complain, print, print_json, words};
-use crate::{check, client, confirm, definitions, docs_gen, events, exec, status, top};
+use crate::{check, client, confirm, definitions, docs_gen, events, exec, init, status, top};
 
 /// All of `plab`.
 pub fn main() -> ExitCode {
@@ -78,7 +78,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Top(a) => a.json,
         Command::Drain(a) => a.json,
         // Its refusals are part of its array.
-        Command::Apply(_) | Command::Check(_) => false,
+        Command::Apply(_) | Command::Check(_) | Command::Init(_) => false,
         Command::Exec(_) | Command::Shell(_) | Command::Completions(_) | Command::Man(_) => false,
     }
 }
@@ -87,6 +87,7 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
     let screen = Screen::of_stdout();
     match command {
         Command::Check(args) => check::run(root, &args, screen),
+        Command::Init(args) => init::run(root, &args),
         Command::Apply(args) => definitions::apply(socket, &args),
         Command::Status(args) => status::run(socket, args, screen),
         Command::Restart(args) => done(socket, Request::Restart { slice: args.slice }, args.json),

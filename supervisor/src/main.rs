@@ -11,6 +11,7 @@ mod ledger;
 mod machine;
 mod node;
 mod paths;
+mod pulse;
 mod slice;
 mod watched;
 
@@ -24,7 +25,6 @@ use clap::Parser;
 use plab_config::{Feature, NodeFile};
 use plab_protocol::control::Severity;
 use rustix::fs::{FlockOperation, fcntl_lock};
-use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -50,6 +50,9 @@ struct Args {
     /// The capsule-init program [default: beside plabd]
     #[arg(long, value_name = "FILE")]
     capsule_init: Option<PathBuf>,
+    /// Keep capsules in this delegated cgroup, a path below the root of the v2 hierarchy [default: the root]
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
     /// On SIGINT or SIGTERM stop every capsule in order before ending, and leave no cgroup
     #[arg(long)]
     drain_on_exit: bool,
@@ -121,7 +124,7 @@ fn run(args: Args) -> Result<(), Failure> {
         None => std::env::current_exe()?.with_file_name("capsule-init"),
     };
     make_private_directory(&paths.capsules())?;
-    let machine = Arc::new(Machine::open(paths, node_file, &init)?);
+    let machine = Arc::new(Machine::open(paths, node_file, &init, args.cgroup.as_deref())?);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(POOL).build()?;
     let local = tokio::task::LocalSet::new();
@@ -156,7 +159,9 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     clear_strangers(&node).await?;
     directory.begin().await?;
     let listener = listen(&node)?;
-    tokio::task::spawn_local(control::serve(Rc::clone(&node), listener));
+    // The pulse is part of serving: it tells systemd that plabd is ready, and then that it still serves.
+    let pulse = pulse::Pulse::of(Rc::clone(&node));
+    let serving = tokio::task::spawn_local(control::serve(Rc::clone(&node), listener, pulse));
     node.wait_until(|| node.still_adopting() == 0).await;
     let took = begun.elapsed();
     node.events.report(
@@ -165,16 +170,14 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
         Severity::Info,
         format!("every capsule found again or begun after {} ms", took.as_millis()),
     );
-    // Not under systemd these do nothing.
-    sd_notify::notify(false, &[NotifyState::Ready]).ok();
     tokio::task::spawn_local(directory.follow());
     tokio::task::spawn_local(etc_watch::follow(Rc::clone(&node)));
-    tokio::task::spawn_local(watchdog());
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        ended = serving => return Err(ended?.into()),
     }
-    sd_notify::notify(false, &[NotifyState::Stopping]).ok();
+    pulse::stopping();
     if drain_on_exit {
         // A second signal does not wait for anybody's grace.
         tokio::select! {
@@ -249,16 +252,4 @@ fn listen(node: &Node) -> Result<UnixListener, Failure> {
     // Everybody may connect; who it is, the kernel says, and what they may, `control::authority`.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
     Ok(listener)
-}
-
-/// Tells systemd that the loop turns, if it wants to know.
-async fn watchdog() {
-    let mut micros = 0;
-    if sd_notify::watchdog_enabled(false, &mut micros) {
-        let mut ticks = tokio::time::interval(std::time::Duration::from_micros(micros / 2));
-        loop {
-            ticks.tick().await;
-            sd_notify::notify(false, &[NotifyState::Watchdog]).ok();
-        }
-    }
 }

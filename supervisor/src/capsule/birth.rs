@@ -150,6 +150,11 @@ fn start_init(
         link: theirs.as_fd(),
         namespaces: NAMESPACES,
     })?;
+    // While it is still root's and waits: later its own user could keep plabd's place in the order.
+    if let Err(error) = plab_sandbox::oom::make_ordinary(child.pid) {
+        super::death::kill_and_reap(&child.pidfd);
+        return Err(error);
+    }
     Ok((child, link))
 }
 
