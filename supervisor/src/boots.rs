@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use jiff::Timestamp;
 use plab_protocol::control::Severity;
-use plab_protocol::machine::{BootEnd, BootSummary, ClockState};
+use plab_protocol::machine::{BootEnd, BootSummary, ClockState, Network};
 
 use crate::clock::{self, Clock};
 use crate::ledger::boots::{Before, Conclusion, Seen};
@@ -21,6 +21,7 @@ pub struct Boot {
     before: Before,
     /// Whether the ledger has it; it could not be written on a full disk.
     recorded: Cell<bool>,
+    network: Cell<Option<Network>>,
 }
 
 impl Boot {
@@ -45,7 +46,13 @@ impl Boot {
             }
             _ => None,
         };
-        Ok(Self { seen: RefCell::new(seen), concluded, before, recorded: Cell::new(false) })
+        Ok(Self {
+            seen: RefCell::new(seen),
+            concluded,
+            before,
+            recorded: Cell::new(false),
+            network: Cell::new(None),
+        })
     }
 
     /// What the ledger had when plabd began.
@@ -60,24 +67,56 @@ impl Boot {
     pub async fn record(&self, ledger: &Ledger) -> Result<(), LedgerError> {
         if !self.recorded.get() {
             let seen = self.seen.borrow().clone();
-            ledger.begin_run(seen, self.concluded.clone()).await?;
+            ledger.begin_run(seen, self.concluded.clone(), self.before.last_seen.clone()).await?;
             self.recorded.set(true);
+            if let Some(network) = self.network.get() {
+                ledger.set_network(network).await?;
+            }
         }
         Ok(())
     }
 
+    /// Notes what became of the wait for the network.
+    ///
+    /// # Errors
+    /// The commit failed; it is written with the record.
+    pub async fn set_network(&self, ledger: &Ledger, network: Network) -> Result<(), LedgerError> {
+        self.network.set(Some(network));
+        self.record(ledger).await?;
+        ledger.set_network(network).await
+    }
+
+    /// Notes that the boot ends in order; `None` takes that back.
+    ///
+    /// # Errors
+    /// The commit failed.
+    pub async fn end(&self, ledger: &Ledger, end: Option<BootEnd>) -> Result<(), LedgerError> {
+        self.record(ledger).await?;
+        ledger.end_boot(end, Timestamp::now().to_string()).await
+    }
+
+    /// Notes that plabd ends in order.
+    ///
+    /// # Errors
+    /// The commit failed.
+    pub async fn end_run(&self, ledger: &Ledger) -> Result<(), LedgerError> {
+        self.record(ledger).await?;
+        ledger.end_run(Timestamp::now().to_string()).await
+    }
+
     /// The clock was set: by it, the boot began at another time.
-    pub async fn correct(&self, ledger: &Ledger, state: ClockState) {
+    ///
+    /// # Errors
+    /// The commit failed.
+    pub async fn correct(&self, ledger: &Ledger, state: ClockState) -> Result<(), LedgerError> {
         let began = clock::boot_began().to_string();
         {
             let mut seen = self.seen.borrow_mut();
             seen.began = began.clone();
             seen.clock = state;
         }
-        if self.recorded.get() {
-            // A failure is the ledger's trouble, and told as such.
-            ledger.correct_boot(began, state).await.ok();
-        }
+        self.record(ledger).await?;
+        ledger.correct_boot(began, state).await
     }
 
     /// For `plab status`.
@@ -99,8 +138,9 @@ impl Boot {
         let last_seen = self.before.last_seen.as_deref().unwrap_or("a time that is not known");
         if self.before.same_boot.is_some() {
             if let Some(began) = &self.before.unmarked {
-                let message =
-                    format!("the one of {began} ended without an order; it was last known to run at {last_seen}");
+                let message = format!(
+                    "the one of {began} ended without an order; it was last known to run at {last_seen}"
+                );
                 node.events.report(None, "plabd-crashed", Severity::Error, message);
             }
             return;
@@ -110,7 +150,11 @@ impl Boot {
             (Some(end), None) => (Severity::Notice, format!("the one before ended in order: {}", end.name())),
             (Some(end), Some(concluded)) => (
                 Severity::Error,
-                format!("the one before ended at {last_seen} or later: {}, {}", end.name(), concluded.evidence),
+                format!(
+                    "the one before ended at {last_seen} or later: {}, {}",
+                    end.name(),
+                    concluded.evidence
+                ),
             ),
         };
         let seen = self.seen.borrow();
@@ -134,12 +178,14 @@ pub enum LookError {
 
 /// How a boot that nobody ended in order has ended. A record of a panic that is older than it is another boot's.
 fn conclude(began: Option<Timestamp>, records: &[panic_records::Record]) -> Conclusion {
-    let newest = records.iter().filter(|record| began.is_none_or(|began| record.at >= began)).max_by_key(|record| record.at);
+    let newest = records
+        .iter()
+        .filter(|record| began.is_none_or(|began| record.at >= began))
+        .max_by_key(|record| record.at);
     match newest {
-        Some(record) => Conclusion {
-            end: BootEnd::Panic,
-            evidence: format!("the kernel left {}", record.path.display()),
-        },
+        Some(record) => {
+            Conclusion { end: BootEnd::Panic, evidence: format!("the kernel left {}", record.path.display()) }
+        }
         None => Conclusion {
             end: BootEnd::Unclean,
             evidence: "power cut, reset, hang, or a panic that left no record".to_owned(),

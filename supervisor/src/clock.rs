@@ -94,10 +94,9 @@ impl Clock {
         }
     }
 
-    /// Believes the clock as it is.
+    /// Believes the clock as it is, from the next [`judge_anew`] on.
     pub fn trust(&self) {
         self.known.set(None);
-        self.look(read());
     }
 
     /// What a clock that nobody touched would show, in seconds since 1970.
@@ -167,8 +166,7 @@ pub fn begin(node: &Node) {
 }
 
 fn report_doubt(node: &Node, doubt: String) {
-    let kind =
-        if node.clock.state() == ClockState::Behind { "clock-behind" } else { "clock-suspicious" };
+    let kind = if node.clock.state() == ClockState::Behind { "clock-behind" } else { "clock-suspicious" };
     node.events.report(None, kind, Severity::Error, doubt);
 }
 
@@ -218,7 +216,8 @@ pub async fn judge_anew(node: &Rc<Node>) {
     if jump.abs() >= JUMP || now != before {
         node.world_changed();
         // By the corrected clock the boot began at another time.
-        node.boot.correct(&node.ledger, now).await;
+        // A failure is the ledger's trouble, and told as such.
+        node.boot.correct(&node.ledger, now).await.ok();
     }
     // A failure is the ledger's trouble, and told as such.
     node.ledger.set_meta(LAST_SEEN, node.clock.now().to_string()).await.ok();
@@ -253,10 +252,7 @@ mod tests {
     }
 
     fn clock(known: i64) -> Clock {
-        Clock {
-            known: Cell::new(Some((known, boottime()))),
-            state: Cell::new(ClockState::Unsynchronised),
-        }
+        Clock { known: Cell::new(Some((known, boottime()))), state: Cell::new(ClockState::Unsynchronised) }
     }
 
     #[test]
@@ -283,6 +279,7 @@ mod tests {
         clock.look(read());
         if clock.state() == ClockState::Behind {
             clock.trust();
+            clock.look(read());
         }
         assert!(clock.state().is_believed());
         assert!((clock.now().as_second() - Timestamp::now().as_second()).abs() <= 2);

@@ -392,11 +392,7 @@ fn serve(connection: &Connection, inbox: &mpsc::Receiver<Job>, trouble: &watch::
 }
 
 /// Notes whether the ledger could be written. A commit that had nothing to write tells nothing.
-fn note(
-    trouble: &watch::Sender<Option<Trouble>>,
-    committed: &Result<(), rusqlite::Error>,
-    wrote: bool,
-) {
+fn note(trouble: &watch::Sender<Option<Trouble>>, committed: &Result<(), rusqlite::Error>, wrote: bool) {
     let now = match committed {
         Err(error) => Some(Trouble {
             full: error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),

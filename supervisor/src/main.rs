@@ -216,12 +216,11 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
 /// Records that plabd ends in order, and the machine, too, if it does: not every machine has the unit that drains it.
 /// With it, what was reported is written.
 async fn end(node: &Rc<Node>) {
-    let now = jiff::Timestamp::now().to_string();
     if let power::GoingDown::Yes(end) = power::going_down().await {
-        node.ledger.end_boot(Some(end), now.clone()).await.ok();
+        node.boot.end(&node.ledger, Some(end)).await.ok();
     }
     node.ledger.set_meta(clock::LAST_SEEN, node.clock.now().to_string()).await.ok();
-    if let Err(error) = node.ledger.end_run(now).await {
+    if let Err(error) = node.boot.end_run(&node.ledger).await {
         tracing::error!("the next plabd will take this end for a crash: {error}");
     }
 }

@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
-use nix::sys::socket::{
-    AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket,
-};
+use nix::sys::socket::{AddressFamily, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, socket};
 use plab_config::TimeSpan;
 use plab_protocol::control::Severity;
 use plab_protocol::machine::Network;
@@ -102,18 +100,22 @@ async fn open(node: &Rc<Node>, network: Network) {
 
 async fn record(node: &Rc<Node>, network: Network) {
     // A failure is the ledger's trouble, and told as such.
-    node.ledger.set_network(network).await.ok();
+    node.boot.set_network(&node.ledger, network).await.ok();
 }
 
 fn what(address: Option<Ipv4Addr>) -> String {
     match address {
         Some(address) => format!("{address} is to be on an interface that is up"),
-        None => "an interface that is up is to have an address, and there is to be a default route".to_owned(),
+        None => {
+            "an interface that is up is to have an address, and there is to be a default route".to_owned()
+        }
     }
 }
 
 fn unknown(error: &std::io::Error) -> String {
-    format!("could not ask the kernel about the network ({error}); capsules are started without waiting for it")
+    format!(
+        "could not ask the kernel about the network ({error}); capsules are started without waiting for it"
+    )
 }
 
 /// What the kernel says about interfaces, addresses and routes.

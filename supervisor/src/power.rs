@@ -253,7 +253,12 @@ async fn carry_out(node: &Rc<Node>, plan: &Plan) {
     let text = format!("{} {} now{reason}", node.machine.node.name, plan.action.verb());
     warn(node, &text);
     node.events.report(None, "power-now", Severity::Notice, text);
-    let longest = node.slices.borrow().values().map(|handle| handle.slice.definition.borrow().control.stop_grace.get()).max();
+    let longest = node
+        .slices
+        .borrow()
+        .values()
+        .map(|handle| handle.slice.definition.borrow().control.stop_grace.get())
+        .max();
     if timeout(longest.unwrap_or_default() + PATIENCE, node.drain()).await.is_err() {
         let message = "a capsule could not be stopped; the machine goes down all the same";
         node.events.report(None, "drain-incomplete", Severity::Error, message);
@@ -263,9 +268,9 @@ async fn carry_out(node: &Rc<Node>, plan: &Plan) {
         PowerAction::Poweroff => BootEnd::Poweroff,
     };
     // A failure is the ledger's trouble, and told as such; the machine goes down all the same.
-    node.ledger.end_boot(Some(end), Timestamp::now().to_string()).await.ok();
+    node.boot.end(&node.ledger, Some(end)).await.ok();
     if let Err(error) = go(node, plan.action).await {
-        node.ledger.end_boot(None, String::new()).await.ok();
+        node.boot.end(&node.ledger, None).await.ok();
         let message = format!("{error}; capsules are started again");
         node.events.report(None, "power-failed", Severity::Error, message);
         node.undrain();

@@ -48,7 +48,6 @@ pub async fn serve(node: &Rc<Node>, caller: &Caller, request: Request) -> Result
         Request::TrustClock => {
             audit(node, None, caller, "node trust-clock");
             node.clock.trust();
-            node.world_changed();
             clock::judge_anew(node).await;
             done(format!("it is {:.0}; leases are judged by that", Timestamp::now()))
         }
@@ -64,6 +63,6 @@ async fn note_shutdown(node: &Node) -> Result<&'static str, LedgerError> {
         GoingDown::Unknown => BootEnd::Shutdown,
         GoingDown::No => return Ok("; the machine is not going down, as far as systemd knows"),
     };
-    node.ledger.end_boot(Some(end), Timestamp::now().to_string()).await?;
+    node.boot.end(&node.ledger, Some(end)).await?;
     Ok("; the boot ends in order")
 }

@@ -272,7 +272,10 @@ async fn remove(node: &Rc<Node>, caller: &Caller, slice: &str) -> Outcome {
             _ => {}
         }
         sync_directory_of(&file).map_err(|error| {
-            refused(ErrorCode::Failed, format!("could not put on disk that {} is gone: {error}", file.display()))
+            refused(
+                ErrorCode::Failed,
+                format!("could not put on disk that {} is gone: {error}", file.display()),
+            )
         })?;
         // Asked for by name: no need to wait and see whether the file stays away.
         node.file_gone(&file);

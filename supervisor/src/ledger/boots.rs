@@ -81,13 +81,18 @@ impl Ledger {
         self.run(false, move |db| before(db, &boot_id)).await
     }
 
-    /// Records the start of this plabd, and what is concluded about the ends that nobody recorded. Said twice, it is
-    /// done once.
+    /// Records the start of this plabd, and what is concluded about the ends that nobody recorded; `last_seen` is
+    /// when they were at the latest, as far as is known.
     ///
     /// # Errors
     /// The commit failed.
-    pub async fn begin_run(&self, seen: Seen, concluded: Option<Conclusion>) -> Result<(), LedgerError> {
-        self.run(true, move |db| begin(db, &seen, concluded.as_ref())).await
+    pub async fn begin_run(
+        &self,
+        seen: Seen,
+        concluded: Option<Conclusion>,
+        last_seen: Option<String>,
+    ) -> Result<(), LedgerError> {
+        self.run(true, move |db| begin(db, &seen, concluded.as_ref(), last_seen.as_deref())).await
     }
 
     /// Records that this plabd ends in order.
@@ -195,34 +200,34 @@ fn before(db: &Connection, boot_id: &str) -> rusqlite::Result<Before> {
 }
 
 fn previous(db: &Connection, newest: i64) -> rusqlite::Result<Option<Previous>> {
-    db.query_row(
-        "SELECT began, ended FROM boots WHERE id <= ?1 ORDER BY id DESC LIMIT 1",
-        [newest],
-        |row| Ok(Previous { began: row.get(0)?, ended: named(row, 1, BootEnd::from_name)? }),
-    )
+    db.query_row("SELECT began, ended FROM boots WHERE id <= ?1 ORDER BY id DESC LIMIT 1", [newest], |row| {
+        Ok(Previous { began: row.get(0)?, ended: named(row, 1, BootEnd::from_name)? })
+    })
     .optional()
 }
 
 /// The newest sign of life: an event, or the clock's note.
 fn last_seen(db: &Connection) -> rusqlite::Result<Option<String>> {
-    let event: Option<String> = db
-        .query_row("SELECT time FROM events ORDER BY seq DESC LIMIT 1", [], |row| row.get(0))
-        .optional()?;
-    let noted: Option<String> = db
-        .query_row("SELECT value FROM meta WHERE key = 'last_seen'", [], |row| row.get(0))
-        .optional()?;
+    let event: Option<String> =
+        db.query_row("SELECT time FROM events ORDER BY seq DESC LIMIT 1", [], |row| row.get(0)).optional()?;
+    let noted: Option<String> =
+        db.query_row("SELECT value FROM meta WHERE key = 'last_seen'", [], |row| row.get(0)).optional()?;
     let parsed = |text: &String| text.parse::<jiff::Timestamp>().ok();
     Ok([event, noted].into_iter().flatten().max_by_key(parsed))
 }
 
-fn begin(db: &Connection, seen: &Seen, concluded: Option<&Conclusion>) -> rusqlite::Result<()> {
+fn begin(
+    db: &Connection,
+    seen: &Seen,
+    concluded: Option<&Conclusion>,
+    last_seen: Option<&str>,
+) -> rusqlite::Result<()> {
     let newest: Option<(i64, String)> = db
         .query_row("SELECT id, boot_id FROM boots ORDER BY id DESC LIMIT 1", [], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })
         .optional()?;
     let again = newest.as_ref().filter(|(_, boot_id)| *boot_id == seen.boot_id).map(|(id, _)| *id);
-    let last_seen = last_seen(db)?;
     let end_of_last = if again.is_some() { RunEnd::Crashed } else { RunEnd::WithBoot };
     let ended = db.execute(
         "UPDATE runs SET ended = ?1, ended_at = ?2 WHERE ended IS NULL",
@@ -296,11 +301,7 @@ fn boot_row(row: &Row<'_>) -> rusqlite::Result<(i64, Boot)> {
 }
 
 /// A word of a list that this release knows; none for NULL.
-fn named<T>(
-    row: &Row<'_>,
-    column: usize,
-    from: impl Fn(&str) -> Option<T>,
-) -> rusqlite::Result<Option<T>> {
+fn named<T>(row: &Row<'_>, column: usize, from: impl Fn(&str) -> Option<T>) -> rusqlite::Result<Option<T>> {
     let Some(name) = row.get::<_, Option<String>>(column)? else { return Ok(None) };
     let unknown = || {
         let error = format!("unknown word {name:?}").into();
@@ -348,17 +349,17 @@ mod tests {
         let opened = open("ends");
         let ledger = &opened.0;
         assert_eq!(ledger.before("a".into()).await.expect("before"), Before::default());
-        ledger.begin_run(seen("a", "1"), None).await.expect("first");
+        ledger.begin_run(seen("a", "1"), None, None).await.expect("first");
         let before = ledger.before("a".into()).await.expect("before");
         assert_eq!((before.same_boot, before.unmarked.as_deref()), (Some(None), Some("1")));
         assert_eq!(before.previous, None, "nothing is known before the first");
-        ledger.begin_run(seen("a", "2"), unclean()).await.expect("after a crash");
+        ledger.begin_run(seen("a", "2"), unclean(), None).await.expect("after a crash");
         ledger.end_run("3".into()).await.expect("end");
-        ledger.begin_run(seen("a", "4"), unclean()).await.expect("after a stop");
+        ledger.begin_run(seen("a", "4"), unclean(), None).await.expect("after a stop");
         let before = ledger.before("b".into()).await.expect("before");
         assert_eq!((before.same_boot, before.unmarked.as_deref()), (None, Some("4")));
         assert_eq!(before.previous.expect("previous").ended, None);
-        ledger.begin_run(seen("b", "5"), unclean()).await.expect("after a power cut");
+        ledger.begin_run(seen("b", "5"), unclean(), None).await.expect("after a power cut");
         let boots = ledger.boots(10).await.expect("boots");
         let of = |boot: &Boot| (boot.boot_id.clone(), boot.ended, boot.starts, boot.crashes);
         assert_eq!(
@@ -376,12 +377,12 @@ mod tests {
     async fn an_order_counts_unless_the_boot_goes_on() {
         let opened = open("orders");
         let ledger = &opened.0;
-        ledger.begin_run(seen("a", "1"), None).await.expect("first");
+        ledger.begin_run(seen("a", "1"), None, None).await.expect("first");
         ledger.end_boot(Some(BootEnd::Reboot), "2".into()).await.expect("end");
-        ledger.begin_run(seen("a", "3"), unclean()).await.expect("it went on");
+        ledger.begin_run(seen("a", "3"), unclean(), None).await.expect("it went on");
         assert_eq!(ledger.boots(1).await.expect("boots")[0].ended, None);
         ledger.end_boot(Some(BootEnd::Poweroff), "4".into()).await.expect("end");
-        ledger.begin_run(seen("b", "5"), unclean()).await.expect("next");
+        ledger.begin_run(seen("b", "5"), unclean(), None).await.expect("next");
         let boots = ledger.boots(2).await.expect("boots");
         assert_eq!((boots[1].ended, boots[1].ended_at.as_deref()), (Some(BootEnd::Poweroff), Some("4")));
     }
@@ -391,10 +392,10 @@ mod tests {
         let opened = open("kept");
         let ledger = &opened.0;
         for boot in 0..KEPT + 5 {
-            ledger.begin_run(seen(&boot.to_string(), "t"), unclean()).await.expect("begin");
+            ledger.begin_run(seen(&boot.to_string(), "t"), unclean(), None).await.expect("begin");
         }
         for _ in 0..RUNS_SHOWN * 2 {
-            ledger.begin_run(seen(&(KEPT + 4).to_string(), "t"), unclean()).await.expect("begin");
+            ledger.begin_run(seen(&(KEPT + 4).to_string(), "t"), unclean(), None).await.expect("begin");
         }
         let boots = ledger.boots(u32::MAX).await.expect("boots");
         assert_eq!((boots.len(), boots.last().expect("one").boot_id.as_str()), (KEPT as usize, "5"));
