@@ -14,6 +14,7 @@ pub mod error;
 pub mod events;
 pub mod exec;
 pub mod init;
+pub mod machine;
 pub mod output;
 pub mod relay;
 pub mod run;

@@ -12,7 +12,7 @@ use crate::args::{Cli, Command, is_session};
 use crate::client::{Received, control_socket};
 use crate::error::{self, Error};
 use crate::output::{Screen, complain, print, print_json, words};
-use crate::{check, client, confirm, definitions, docs_gen, events, exec, init, status, top};
+use crate::{check, client, confirm, definitions, docs_gen, events, exec, init, machine, status, top};
 
 /// All of `plab`.
 pub fn main() -> ExitCode {
@@ -77,6 +77,8 @@ fn wants_json(command: &Command) -> bool {
         Command::Events(a) => a.json,
         Command::Top(a) => a.json,
         Command::Drain(a) => a.json,
+        Command::Boots(a) => a.json,
+        Command::Node(a) => a.json,
         // Its refusals are part of its array.
         Command::Apply(_) | Command::Check(_) | Command::Init(_) => false,
         Command::Exec(_) | Command::Shell(_) | Command::Completions(_) | Command::Man(_) => false,
@@ -102,7 +104,9 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
         }
         Command::Events(args) => events::run(socket, &args, screen),
         Command::Top(args) => top::run(socket, &args, screen),
-        Command::Drain(args) => done(socket, Request::Drain, args.json),
+        Command::Drain(args) => done(socket, Request::Drain { for_shutdown: args.for_shutdown }, args.json),
+        Command::Boots(args) => machine::boots(socket, &args, screen),
+        Command::Node(args) => machine::node(socket, args, screen),
         Command::Completions(args) => docs_gen::completions(args.shell),
         Command::Man(args) => docs_gen::man_pages(&args.directory),
         // Dispatched before: they have statuses of their own.
@@ -111,7 +115,10 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
 }
 
 /// A request whose answer is one line.
-fn done(socket: &Path, request: Request, json: bool) -> Result<u8, Error> {
+///
+/// # Errors
+/// When `plabd` cannot be reached or refuses.
+pub fn done(socket: &Path, request: Request, json: bool) -> Result<u8, Error> {
     let Received { line, reply } = client::ask(socket, request)?;
     let Reply::Done { message } = reply else {
         return Err(Error::Unexpected { expected: "an acknowledgement" });

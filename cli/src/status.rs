@@ -9,6 +9,7 @@ use plab_protocol::control::{NodeStatus, Reply, Request, SliceState, SliceStatus
 use crate::args::StatusArgs;
 use crate::client::{self, Received};
 use crate::error::{self, Error};
+use crate::machine;
 use crate::output::{Screen, Style, lines, print, print_json, words};
 use crate::table::{Cell, Kind, Table};
 use crate::units;
@@ -33,7 +34,12 @@ pub fn run(socket: &Path, args: StatusArgs, screen: Screen) -> Result<u8, Error>
         print(&node.slices.iter().map(|s| slice(s, now, screen)).collect::<String>())?;
         print(&refused(&node, screen))?;
     } else {
-        print(&(degraded(&node, screen) + &all(&node, now, screen) + &refused(&node, screen)))?;
+        print(
+            &(degraded(&node, screen)
+                + &machine::head(&node, now, screen)
+                + &all(&node, now, screen)
+                + &refused(&node, screen)),
+        )?;
     }
     Ok(if args.verify && !holds(&node) { error::REFUSED } else { error::OK })
 }
@@ -304,6 +310,9 @@ mod tests {
             node: "node1".into(),
             version: "0.1.0".into(),
             degraded: Vec::new(),
+            problems: Vec::new(),
+            boot: None,
+            planned: None,
             refused: Vec::new(),
             slices,
         }

@@ -14,7 +14,7 @@ use plab_protocol::control::WindowSize;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The protocol's version; rises when something is added.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The longest datagram, in bytes.
 pub const MAX_DATAGRAM: usize = plab_protocol::MAX_DATAGRAM;
@@ -49,6 +49,12 @@ pub enum ToInit {
     /// Run a command. Descriptors: the session socket, then standard input, output, error; with `tty` only
     /// the session socket.
     Exec(Exec),
+    /// Tell every session this: [`plab_protocol::session::FromSession::Notice`]. Version 2; an older capsule-init
+    /// passes it over.
+    Notice {
+        /// One line.
+        text: String,
+    },
     /// First, instead of a setup: empty the directories that come as descriptors, as this UID, and end.
     Wipe {
         /// UID and GID to become.

@@ -2,15 +2,20 @@
 
 mod admission;
 mod audit;
+mod boots;
 mod capsule;
+mod clock;
 mod control;
 mod directory;
 mod etc_watch;
 mod events;
 mod ledger;
+mod ledger_watch;
 mod machine;
+mod network;
 mod node;
 mod paths;
+mod power;
 mod pulse;
 mod slice;
 mod watched;
@@ -138,13 +143,21 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     let ledger = Ledger::open(&machine.paths.ledger)?;
     let audit = audit::Audit::start(machine.node.audit.syslog.as_path().to_owned())?;
     let events = Events::new(ledger.clone(), audit, ledger.last_event().await?);
-    let node = Rc::new(Node::new(machine, ledger, events));
+    let clock = clock::Clock::new(ledger.meta(clock::LAST_SEEN).await?.as_deref());
+    let boot = boots::Boot::look(&ledger, &clock).await?;
+    let node = Rc::new(Node::new(machine, ledger, events, clock, boot));
+    // On a full disk this fails, is told by whoever follows the ledger, and is done when there is space.
+    node.boot.record(&node.ledger).await.ok();
+    tokio::task::spawn_local(ledger_watch::follow(Rc::clone(&node)));
     node.events.report(
         None,
         "plabd-started",
         Severity::Notice,
         format!("version {}", env!("CARGO_PKG_VERSION")),
     );
+    node.boot.report(&node);
+    clock::begin(&node);
+    power::resume(&node).await?;
     for feature in admission::missing(&node.machine.offered) {
         if node.machine.node.may_lack(feature) {
             node.events.report(
@@ -157,6 +170,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     }
     let directory = Directory::watch(Rc::clone(&node))?;
     clear_strangers(&node).await?;
+    network::begin(&node, node.boot.before().same_boot.flatten()).await;
     directory.begin().await?;
     let listener = listen(&node)?;
     // The pulse is part of serving: it tells systemd that plabd is ready, and then that it still serves.
@@ -172,6 +186,8 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     );
     tokio::task::spawn_local(directory.follow());
     tokio::task::spawn_local(etc_watch::follow(Rc::clone(&node)));
+    tokio::task::spawn_local(clock::follow(Rc::clone(&node)));
+    tokio::task::spawn_local(power::follow(Rc::clone(&node)));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -192,13 +208,24 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
         Severity::Notice,
         if drain_on_exit { "with every capsule" } else { "capsules run on" },
     );
-    // What was reported is written before the end.
-    node.ledger.meta("flush").await?;
+    end(&node).await;
     std::fs::remove_file(node.machine.paths.control()).ok();
     if drain_on_exit {
         node.machine.tree.remove_bases()?;
     }
     Ok(())
+}
+
+/// Records that plabd ends in order, and the machine, too, if it does: not every machine has the unit that drains it.
+/// With it, what was reported is written.
+async fn end(node: &Rc<Node>) {
+    if let power::GoingDown::Yes(end) = power::going_down().await {
+        node.boot.end(&node.ledger, Some(end)).await.ok();
+    }
+    node.ledger.set_meta(clock::LAST_SEEN, node.clock.now().to_string()).await.ok();
+    if let Err(error) = node.boot.end_run(&node.ledger).await {
+        tracing::error!("the next plabd will take this end for a crash: {error}");
+    }
 }
 
 /// Ends capsules that the ledger does not know: of a ledger that was lost, or an old release. Nothing may run here

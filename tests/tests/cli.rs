@@ -469,7 +469,7 @@ fn status_has_the_shape_it_promises() {
     let Reply::Status(status) = serde_json::from_str(&text).expect("the protocol's shape") else {
         panic!("{text}")
     };
-    let NodeStatus { node: name, version, degraded, refused, slices } = *status;
+    let NodeStatus { node: name, version, degraded, refused, slices, .. } = *status;
     assert_eq!((name.as_str(), version.as_str()), ("node1.example.org", env!("CARGO_PKG_VERSION")));
     assert!(
         refused.is_empty()

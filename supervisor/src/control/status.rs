@@ -31,9 +31,18 @@ pub fn node(node: &Rc<Node>, caller: &Caller, one: Option<&str>, verify: bool) -
         node: node.machine.node.name.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         degraded,
+        problems: problems(node),
+        boot: Some(node.boot.summary(&node.clock)),
+        planned: node.power.plan(),
         refused: if *caller == Caller::Root { refused(node) } else { Vec::new() },
         slices: handles.iter().map(|handle| slice(node, handle, verify)).collect(),
     }
+}
+
+fn problems(node: &Node) -> Vec<String> {
+    let trouble = node.ledger.trouble().borrow().clone();
+    let trouble = trouble.map(|trouble| crate::ledger_watch::describe(&trouble, node.ledger.path()));
+    trouble.into_iter().chain(node.clock.doubt()).chain(node.births_held()).collect()
 }
 
 fn refused(node: &Node) -> Vec<RefusedDefinition> {
