@@ -1,5 +1,6 @@
 //! plabd: keeps what runs on a node equal to what its definitions say.
 
+mod accounts;
 mod admission;
 mod audit;
 mod capsule;
@@ -11,6 +12,8 @@ mod ledger;
 mod machine;
 mod node;
 mod paths;
+mod peer;
+mod sessions;
 mod slice;
 mod watched;
 
@@ -34,6 +37,8 @@ use crate::ledger::Ledger;
 use crate::machine::{Machine, make_private_directory};
 use crate::node::Node;
 use crate::paths::Paths;
+use crate::sessions::Sessions;
+use crate::sessions::kept::Kept;
 
 /// Keeps what runs on a PlanetLab node equal to what its definitions say.
 #[derive(Debug, Parser)]
@@ -121,6 +126,7 @@ fn run(args: Args) -> Result<(), Failure> {
         None => std::env::current_exe()?.with_file_name("capsule-init"),
     };
     make_private_directory(&paths.capsules())?;
+    make_private_directory(&paths.sessions())?;
     let machine = Arc::new(Machine::open(paths, node_file, &init)?);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(POOL).build()?;
@@ -135,7 +141,8 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     let ledger = Ledger::open(&machine.paths.ledger)?;
     let audit = audit::Audit::start(machine.node.audit.syslog.as_path().to_owned())?;
     let events = Events::new(ledger.clone(), audit, ledger.last_event().await?);
-    let node = Rc::new(Node::new(machine, ledger, events));
+    let sessions = Sessions::new(Kept::new(machine.paths.sessions()));
+    let node = Rc::new(Node::new(machine, ledger, events, sessions));
     node.events.report(
         None,
         "plabd-started",
@@ -154,6 +161,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     }
     let directory = Directory::watch(Rc::clone(&node))?;
     clear_strangers(&node).await?;
+    Sessions::resume(&node);
     directory.begin().await?;
     let listener = listen(&node)?;
     tokio::task::spawn_local(control::serve(Rc::clone(&node), listener));
@@ -203,6 +211,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
 async fn clear_strangers(node: &Rc<Node>) -> Result<(), Failure> {
     let known: std::collections::BTreeSet<String> =
         node.ledger.slices().await?.into_iter().map(|row| row.name).collect();
+    node.machine.accounts.clear_strangers(&known)?;
     for name in node.machine.tree.names()? {
         if !known.contains(&name) {
             node.events.report(

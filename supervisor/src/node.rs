@@ -15,6 +15,7 @@ use crate::capsule::task::Task;
 use crate::events::Events;
 use crate::ledger::{Ledger, SliceRow};
 use crate::machine::Machine;
+use crate::sessions::Sessions;
 use crate::slice::{Desired, Handle, Slice};
 
 /// Everything plabd knows; one thread owns it.
@@ -25,6 +26,8 @@ pub struct Node {
     pub ledger: Ledger,
     /// What happens.
     pub events: Events,
+    /// Who is in.
+    pub sessions: Sessions,
     /// Definitions by file, good and bad.
     pub set: RefCell<DefinitionSet>,
     /// The slices' tasks.
@@ -37,11 +40,12 @@ pub struct Node {
 
 impl Node {
     /// A node without slices.
-    pub fn new(machine: Arc<Machine>, ledger: Ledger, events: Events) -> Self {
+    pub fn new(machine: Arc<Machine>, ledger: Ledger, events: Events, sessions: Sessions) -> Self {
         Self {
             machine,
             ledger,
             events,
+            sessions,
             set: RefCell::new(DefinitionSet::new()),
             slices: RefCell::new(BTreeMap::new()),
             drained: Cell::new(false),
