@@ -108,7 +108,8 @@ Examples:
   plab exec princeton4 -- sh -c 'du -sh ~' > size.txt
   tar -C site -c . | plab exec princeton4 -- tar -x
   plab exec princeton4 --env LEVEL=debug -- ./measure --once
-  plab exec princeton4 -- top              # gets a terminal, if there is one here", EXEC_TERMINAL, EXEC_STATUS_LINES])
+  plab exec princeton4 -- top              # gets a terminal, if there is one here
+  plab exec --json princeton4 -- ./measure | jq -r 'select(.exit).exit.status'", EXEC_TERMINAL, EXEC_STATUS_LINES])
     )]
     Exec(ExecArgs),
 
@@ -116,7 +117,8 @@ Examples:
     #[command(after_help = concat_help(&["
 Examples:
   plab shell princeton4
-  echo 'cat PlanetLab-control/resources' | plab shell princeton4", EXEC_TERMINAL, EXEC_STATUS_LINES]))]
+  echo 'cat PlanetLab-control/resources' | plab shell princeton4
+  cat script.sh | plab shell --json princeton4 | jq -r 'select(.output).output.text'", EXEC_TERMINAL, EXEC_STATUS_LINES]))]
     Shell(ShellArgs),
 
     /// Stop a slice's capsule and start it again
@@ -232,6 +234,9 @@ pub struct SessionArgs {
     /// Set a variable in the command's environment; K alone takes the caller's value
     #[arg(short = 'e', long = "env", value_name = "K=V")]
     pub env: Vec<OsString>,
+    /// Print what the command prints as JSON, one document a line, and last how it ended; without a terminal
+    #[arg(long, conflicts_with = "tty")]
+    pub json: bool,
 }
 
 /// `plab exec`.

@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
 
 fn session(socket: &Path, slice: &str, args: &crate::args::SessionArgs, command: Vec<OsString>) -> u8 {
     exec::run(socket, slice, args, command).unwrap_or_else(|e| {
-        complain(&e.to_string());
+        report(&e, args.json);
         error::EXEC_ERROR
     })
 }
