@@ -12,7 +12,7 @@ use crate::args::{Cli, Command, is_session};
 use crate::client::{Received, control_socket};
 use crate::error::{self, Error};
 use crate::output::{Screen, complain, print, print_json, words};
-use crate::{check, client, confirm, definitions, docs_gen, events, exec, status, top};
+use crate::{check, client, confirm, definitions, docs_gen, events, exec, sessions, status, top};
 
 /// All of `plab`.
 pub fn main() -> ExitCode {
@@ -53,7 +53,7 @@ fn session(socket: &Path, slice: &str, args: &crate::args::SessionArgs, command:
 }
 
 /// Says what went wrong. With `--json` a refusal is a document as well: who asked for JSON parses it.
-fn report(e: &Error, json: bool) -> u8 {
+pub(crate) fn report(e: &Error, json: bool) -> u8 {
     if let (Error::Refused(refusal), true) = (e, json) {
         // An error about this error would hide the first; the status tells in any case.
         let _ = serde_json::to_string(&Reply::Error(refusal.clone())).map(|line| print_json(&line));
@@ -64,7 +64,7 @@ fn report(e: &Error, json: bool) -> u8 {
 
 /// Rust programs ignore SIGPIPE; then `plab events | head` ends in an error message instead of silence.
 /// (`exec` keeps it ignored: there a closed pipe is a thing between the command and its reader.)
-fn default_sigpipe() {
+pub(crate) fn default_sigpipe() {
     // SAFETY: the default action runs no code of ours, and no other thread exists yet.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
@@ -75,6 +75,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Restart(a) | Command::Freeze(a) | Command::Thaw(a) => a.json,
         Command::Rm(a) => a.json,
         Command::Events(a) => a.json,
+        Command::Sessions(a) => a.json,
         Command::Top(a) => a.json,
         Command::Drain(a) => a.json,
         // Its refusals are part of its array.
@@ -100,6 +101,7 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
             done(socket, Request::Remove { slice: args.slice }, args.json)
         }
         Command::Events(args) => events::run(socket, &args, screen),
+        Command::Sessions(args) => sessions::run(socket, args, screen),
         Command::Top(args) => top::run(socket, &args, screen),
         Command::Drain(args) => done(socket, Request::Drain, args.json),
         Command::Completions(args) => docs_gen::completions(args.shell),
@@ -110,7 +112,7 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
 }
 
 /// A request whose answer is one line.
-fn done(socket: &Path, request: Request, json: bool) -> Result<u8, Error> {
+pub(crate) fn done(socket: &Path, request: Request, json: bool) -> Result<u8, Error> {
     let Received { line, reply } = client::ask(socket, request)?;
     let Reply::Done { message } = reply else {
         return Err(Error::Unexpected { expected: "an acknowledgement" });
