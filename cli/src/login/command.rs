@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_reach_bash_as_they_are() {
         for bytes in
-            [&b"printf %s caf\xe9'\\\"$HOME' \"$HOME\" \xff1"[..], b"printf '%s' \xc3\x28\n\tprintf x\x7f"]
+            [&b"printf %s caf\xe9'\\\"$HOME' \"$HOME\" \xff1"[..], b"printf '%s' \xc3A\n\tprintf x\x7f"]
         {
             let text = line(bytes);
             assert!(text.starts_with("eval $'") && text.is_ascii(), "{text}");
