@@ -38,7 +38,7 @@ Terminal:
     version,
     long_about = "Work with the slices of this node: apply their definitions, see what they do and what the \
 kernel holds them to, run commands in them.\n\nplab asks plabd over its control socket. Root may ask \
-everything; the user of a slice may ask for `exec`, `shell`, `status` and `restart` of that slice.",
+everything; the user of a slice may ask for `exec`, `shell`, `status`, `sessions` and `restart` of that slice.",
     after_help = concat_help(&["
 Examples:
   plab apply princeton4.toml               # put a definition into effect, wait until it is
@@ -167,6 +167,14 @@ Examples:
   plab events -f                           # the last 10, then each as it happens
   plab events -f --json --since 1041 | jq -r .kind", STATUS_LINES]))]
     Events(EventsArgs),
+
+    /// Show who is in: commands and shells that people run in capsules now
+    #[command(after_help = concat_help(&["
+Examples:
+  plab sessions                            # every slice's
+  plab sessions princeton4                 # with the key that opened each
+  plab sessions --json | jq -r '.sessions[].login.key // \"root\"' | sort | uniq -c", STATUS_LINES]))]
+    Sessions(SessionsArgs),
 
     /// Show who uses the node's CPUs and memory
     #[command(after_help = concat_help(&["
@@ -359,6 +367,16 @@ pub struct EventsArgs {
     #[arg(short = 'n', long = "last", value_name = "N")]
     pub last: Option<usize>,
     /// Print plabd's answer as JSON; with --follow or --last one event a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plab sessions`.
+#[derive(Debug, Args)]
+pub struct SessionsArgs {
+    /// Only this slice
+    pub slice: Option<String>,
+    /// Print plabd's answer as JSON
     #[arg(long)]
     pub json: bool,
 }

@@ -28,7 +28,8 @@ use rustix::termios::{SpecialCodeIndex, Winsize, isatty, tcgetattr, tcsetwinsize
 use self::documents::Documents;
 use self::environment::{environment, text};
 use self::insistence::Insistence;
-use self::outcome::{Ending, Outcome, ends, status_of_failure};
+pub use self::outcome::Ending;
+use self::outcome::{Outcome, ends, status_of_failure};
 use self::poll_set::PollSet;
 use crate::args::SessionArgs;
 use crate::client::Client;
@@ -74,9 +75,19 @@ pub fn run(socket: &Path, slice: &str, args: &SessionArgs, command: Vec<OsString
         slice: slice.to_owned(),
         argv: command.into_iter().map(|word| text("the command's word", word)).collect::<Result<_, _>>()?,
         env: environment(&args.env, tty, |name| std::env::var_os(name))?,
-        // Replaced below by what the terminal says, once its changes are queued for us.
         tty: None,
+        login: None,
     };
+    Ok(follow(socket, request, tty, args.json)?.status)
+}
+
+/// Runs what `request` says and follows it to its end, with a terminal if `tty`; with `json` its output comes as
+/// documents.
+///
+/// # Errors
+/// As [`run`].
+pub fn follow(socket: &Path, request: Exec, tty: bool, json: bool) -> Result<Ending, Error> {
+    let slice = &request.slice.clone();
     // Before the size is looked at: a change in between is then queued and sent.
     let signals = Signals::take(if tty { &FORWARDED_TTY } else { &FORWARDED })?;
     let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -84,7 +95,7 @@ pub fn run(socket: &Path, slice: &str, args: &SessionArgs, command: Vec<OsString
     // Only our end: a session that does not read must not be able to hold us up.
     fcntl_setfl(&near, OFlags::RDWR | OFlags::NONBLOCK).map_err(Error::system("make a socket pair"))?;
 
-    let (documents, sinks) = match args.json {
+    let (documents, sinks) = match json {
         true => Some(Documents::begin()?),
         false => None,
     }
@@ -132,11 +143,11 @@ pub fn run(socket: &Path, slice: &str, args: &SessionArgs, command: Vec<OsString
     }
     match (ending.status, lost) {
         (0, Some(e)) => Err(Error::Output(e)),
-        (status, Some(e)) => {
+        (_, Some(e)) => {
             complain(&Error::Output(e).to_string());
-            Ok(status)
+            Ok(ending)
         }
-        (status, None) => Ok(status),
+        (_, None) => Ok(ending),
     }
 }
 

@@ -73,6 +73,11 @@ pub enum Request {
     },
     /// CPU time, memory and tasks of every capsule, for `plab top`.
     Usage,
+    /// Who is in: commands and shells that clients run in capsules now.
+    Sessions {
+        /// Only this slice; all that the caller may see when absent.
+        slice: Option<String>,
+    },
     /// Stop every capsule in order (`stop`, grace, kill) and keep them stopped until the next start of `plabd`.
     Drain {
         /// The machine goes down next: once all are stopped, the boot's end is recorded as one in order.
@@ -113,6 +118,19 @@ pub struct Exec {
     pub env: BTreeMap<String, String>,
     /// A pseudo-terminal of this size inside the capsule; its master comes back over the session socket.
     pub tty: Option<WindowSize>,
+    /// How the slice's user came here, if by ssh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login>,
+}
+
+/// What the login shell tells about an ssh login. Only sshd starts processes with a slice's UID outside its capsule,
+/// and its command line says the key; so it is believed from that UID, and from root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// The fingerprint of the key that opened the connection, as `ssh-keygen -l` prints it.
+    pub key: String,
+    /// The client's address, as `SSH_CONNECTION` has it.
+    pub from: Option<String>,
 }
 
 /// A terminal's size in characters.
@@ -157,6 +175,11 @@ pub enum Reply {
     Planned {
         /// None if nothing is.
         plan: Option<Plan>,
+    },
+    /// To [`Request::Sessions`].
+    Sessions {
+        /// Oldest first.
+        sessions: Vec<SessionStatus>,
     },
     /// The request was refused or failed.
     Error(ErrorReply),
@@ -332,6 +355,29 @@ pub enum Severity {
     Warning,
     /// The node's trouble.
     Error,
+}
+
+/// A command or shell that a client runs in a capsule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// The sequence number of the event that tells of its beginning.
+    pub id: u64,
+    /// The slice.
+    pub slice: String,
+    /// Who opened it: `root`, or the slice.
+    pub by: String,
+    /// How they came, if by ssh.
+    pub login: Option<Login>,
+    /// The comment of that key in the definition, mostly its owner's name.
+    pub key_comment: Option<String>,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// The command's words; empty for the login shell. May be cut.
+    pub command: Vec<String>,
+    /// When it began, RFC 3339, UTC.
+    pub since: String,
+    /// PID of the client in the node's PID namespace; the session ends with it.
+    pub pid: Option<u32>,
 }
 
 /// What one capsule uses.

@@ -299,7 +299,7 @@ impl Ledger {
 
     /// Writes an event with the next batch; nobody waits for it.
     pub fn append(&self, event: Event) {
-        let awaited = event.kind != "request";
+        let awaited = !matches!(event.kind.as_str(), "request" | "session-opened" | "session-closed");
         let work: Work = Box::new(move |db| {
             let written = append(db, &event);
             Box::new(move |committed| {

@@ -14,6 +14,7 @@ use plab_sandbox::seccomp::compile;
 use plab_sandbox::view::{EtcFiles, Storage, Template, TemplateSpec};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, memfd_create, openat};
 
+use crate::accounts::Accounts;
 use crate::paths::Paths;
 
 /// A compiled seccomp profile, as capsule-inits get it.
@@ -37,6 +38,8 @@ pub struct Machine {
     pub template: Template,
     /// Slices' storage.
     pub storage: Storage,
+    /// Slices' accounts, for sshd.
+    pub accounts: Accounts,
     /// What the kernel offers.
     pub offered: Offered,
     /// The capsule-init program, open.
@@ -73,6 +76,8 @@ impl Machine {
         };
         let template = Template::build(&spec, &etc)?;
         let storage = Storage::open(&paths.storage)?;
+        let accounts = Accounts::open(&paths)
+            .map_err(|error| KernelError::new("prepare", "the accounts of slices", error))?;
         let capsules = paths.capsules();
         make_private_directory(&capsules)?;
         let sockets =
@@ -82,6 +87,7 @@ impl Machine {
             tree,
             template,
             storage,
+            accounts,
             offered,
             init: opened,
             skeleton_etc: spec.skeleton.join("etc"),

@@ -1,5 +1,6 @@
 //! plabd: keeps what runs on a node equal to what its definitions say.
 
+mod accounts;
 mod admission;
 mod audit;
 mod boots;
@@ -15,8 +16,10 @@ mod machine;
 mod network;
 mod node;
 mod paths;
+mod peer;
 mod power;
 mod pulse;
+mod sessions;
 mod slice;
 mod watched;
 
@@ -39,6 +42,8 @@ use crate::ledger::Ledger;
 use crate::machine::{Machine, make_private_directory};
 use crate::node::Node;
 use crate::paths::Paths;
+use crate::sessions::Sessions;
+use crate::sessions::kept::Kept;
 
 /// Keeps what runs on a PlanetLab node equal to what its definitions say.
 #[derive(Debug, Parser)]
@@ -129,6 +134,7 @@ fn run(args: Args) -> Result<(), Failure> {
         None => std::env::current_exe()?.with_file_name("capsule-init"),
     };
     make_private_directory(&paths.capsules())?;
+    make_private_directory(&paths.sessions())?;
     let machine = Arc::new(Machine::open(paths, node_file, &init, args.cgroup.as_deref())?);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(POOL).build()?;
@@ -145,7 +151,8 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     let events = Events::new(ledger.clone(), audit, ledger.last_event().await?);
     let clock = clock::Clock::new(ledger.meta(clock::LAST_SEEN).await?.as_deref());
     let boot = boots::Boot::look(&ledger, &clock).await?;
-    let node = Rc::new(Node::new(machine, ledger, events, clock, boot));
+    let sessions = Sessions::new(Kept::new(machine.paths.sessions()));
+    let node = Rc::new(Node::new(machine, ledger, events, clock, boot, sessions));
     // On a full disk this fails, is told by whoever follows the ledger, and is done when there is space.
     node.boot.record(&node.ledger).await.ok();
     tokio::task::spawn_local(ledger_watch::follow(Rc::clone(&node)));
@@ -170,6 +177,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     }
     let directory = Directory::watch(Rc::clone(&node))?;
     clear_strangers(&node).await?;
+    Sessions::resume(&node);
     network::begin(&node, node.boot.before().same_boot.flatten()).await;
     directory.begin().await?;
     let listener = listen(&node)?;
@@ -233,6 +241,7 @@ async fn end(node: &Rc<Node>) {
 async fn clear_strangers(node: &Rc<Node>) -> Result<(), Failure> {
     let known: std::collections::BTreeSet<String> =
         node.ledger.slices().await?.into_iter().map(|row| row.name).collect();
+    node.machine.accounts.clear_strangers(&known)?;
     for name in node.machine.tree.names()? {
         if !known.contains(&name) {
             node.events.report(

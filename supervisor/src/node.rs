@@ -18,6 +18,7 @@ use crate::events::Events;
 use crate::ledger::{Ledger, SliceRow};
 use crate::machine::Machine;
 use crate::power::Power;
+use crate::sessions::Sessions;
 use crate::slice::{Desired, Handle, Slice};
 
 /// Everything plabd knows; one thread owns it.
@@ -28,6 +29,8 @@ pub struct Node {
     pub ledger: Ledger,
     /// What happens.
     pub events: Events,
+    /// Who is in.
+    pub sessions: Sessions,
     /// Definitions by file, good and bad.
     pub set: RefCell<DefinitionSet>,
     /// The slices' tasks.
@@ -50,11 +53,19 @@ pub struct Node {
 
 impl Node {
     /// A node without slices.
-    pub fn new(machine: Arc<Machine>, ledger: Ledger, events: Events, clock: Clock, boot: Boot) -> Self {
+    pub fn new(
+        machine: Arc<Machine>,
+        ledger: Ledger,
+        events: Events,
+        clock: Clock,
+        boot: Boot,
+        sessions: Sessions,
+    ) -> Self {
         Self {
             machine,
             ledger,
             events,
+            sessions,
             set: RefCell::new(DefinitionSet::new()),
             slices: RefCell::new(BTreeMap::new()),
             drained: Cell::new(false),

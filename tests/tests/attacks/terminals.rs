@@ -103,6 +103,7 @@ fn said_in_session(stage: &Stage, argv: &[&str]) -> String {
             argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
             env: std::collections::BTreeMap::new(),
             tty: Some(control::WindowSize { rows: 33, cols: 99 }),
+            login: None,
         }),
     };
     let stream = std::os::unix::net::UnixStream::connect(stage.socket()).expect("connect");

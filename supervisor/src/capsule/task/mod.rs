@@ -3,6 +3,7 @@
 //! Level-triggered: each turn looks at what is desired and what is, and takes one step. A step that plabd did
 //! not finish is found by the next plabd in the ledger, the cgroup or the capsule-init's own word, and finished.
 
+mod account;
 mod fall;
 mod freezer;
 mod rise;
@@ -69,6 +70,8 @@ pub struct Task {
     /// The definition that row is of.
     accepted: Option<Rc<Definition>>,
     up: Option<Up>,
+    /// What the account is of, and whether keys may log in.
+    account: Option<(Rc<Definition>, bool)>,
     /// Set when nothing is to be tried before this time or a change.
     hold: Option<Hold>,
     failures: u32,
@@ -107,7 +110,19 @@ impl Task {
         row: Option<SliceRow>,
     ) -> Self {
         let world = node.world();
-        Self { node, slice, desired, commands, row, accepted: None, up: None, hold: None, failures: 0, world }
+        Self {
+            node,
+            slice,
+            desired,
+            commands,
+            row,
+            accepted: None,
+            account: None,
+            up: None,
+            hold: None,
+            failures: 0,
+            world,
+        }
     }
 
     /// Runs until the slice is gone.
@@ -134,7 +149,9 @@ impl Task {
             Desired::Gone => return self.remove().await,
             Desired::Run(_) | Desired::Drained(_) if half_removed && !self.remove().await => {}
             Desired::Drained(definition) => {
-                *self.slice.definition.borrow_mut() = definition;
+                *self.slice.definition.borrow_mut() = Rc::clone(&definition);
+                let open = !self.expired(&definition);
+                self.keep_account(&definition, open).await;
                 self.keep_down(SliceState::Stopped, "the node is drained").await;
             }
             Desired::Run(definition) => {
@@ -142,14 +159,18 @@ impl Task {
                     self.failed("accept-failed", &error, self.slice.state.get());
                 } else if self.expired(&definition) {
                     let why = "the lease has ended; storage is kept until the definition goes";
+                    self.keep_account(&definition, false).await;
                     self.keep_down(SliceState::Expired, why).await;
-                } else if self.up.is_some() {
-                    self.apply(&definition).await;
-                } else if let Some(why) = self.node.births_held() {
-                    self.slice.set(SliceState::Starting, Some(why));
-                    self.slice.settle();
                 } else {
-                    self.start(&definition).await;
+                    self.keep_account(&definition, true).await;
+                    if self.up.is_some() {
+                        self.apply(&definition).await;
+                    } else if let Some(why) = self.node.births_held() {
+                        self.slice.set(SliceState::Starting, Some(why));
+                        self.slice.settle();
+                    } else {
+                        self.start(&definition).await;
+                    }
                 }
             }
         }
