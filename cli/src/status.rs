@@ -51,20 +51,6 @@ fn holds(node: &NodeStatus) -> bool {
         && node.slices.iter().all(|s| !s.verify.is_empty() && s.verify.iter().all(|r| r.ok))
 }
 
-/// A state's name, as in JSON.
-pub fn state_name(state: SliceState) -> &'static str {
-    match state {
-        SliceState::Starting => "starting",
-        SliceState::Running => "running",
-        SliceState::Frozen => "frozen",
-        SliceState::Stopping => "stopping",
-        SliceState::Stopped => "stopped",
-        SliceState::Expired => "expired",
-        SliceState::Failed => "failed",
-        SliceState::Removing => "removing",
-    }
-}
-
 /// A state's colour.
 pub fn state_style(state: SliceState) -> Style {
     match state {
@@ -101,7 +87,7 @@ fn all(node: &NodeStatus, now: Timestamp, screen: Screen) -> String {
     for s in &node.slices {
         table.push(vec![
             Cell::new(&s.name),
-            Cell::styled(state_name(s.state), state_style(s.state)),
+            Cell::styled(s.state.name(), state_style(s.state)),
             Cell::new(s.uid.to_string()),
             some(s.cpu_micros.map(units::cpu_time)),
             some(s.memory.map(units::bytes)),
@@ -173,7 +159,7 @@ fn slice(s: &SliceStatus, now: Timestamp, screen: Screen) -> String {
         let age = units::age(t, now).map_or_else(String::new, |age| format!(" ({age})"));
         format!(" since {}{age}", words(&units::thousandths(t)))
     });
-    fact("state", screen.paint(state_style(s.state), state_name(s.state)) + &since);
+    fact("state", screen.paint(state_style(s.state), s.state.name()) + &since);
     if let Some(detail) = &s.detail {
         fact("detail", lines(detail).replace('\n', "\n           "));
     }
@@ -219,7 +205,7 @@ fn slice(s: &SliceStatus, now: Timestamp, screen: Screen) -> String {
 fn verified(node: &NodeStatus, screen: Screen) -> String {
     let mut out = degraded(node, screen);
     for s in &node.slices {
-        let title = format!("{} ({})", words(&s.name), state_name(s.state));
+        let title = format!("{} ({})", words(&s.name), s.state.name());
         let _ = writeln!(out, "{}", screen.paint(Style::Heading, &title));
         if !s.verify.is_empty() {
             let mut table = Table::new(&[

@@ -271,6 +271,22 @@ pub enum SliceState {
     Removing,
 }
 
+impl SliceState {
+    /// The name, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Frozen => "frozen",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Expired => "expired",
+            Self::Failed => "failed",
+            Self::Removing => "removing",
+        }
+    }
+}
+
 /// One slice.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SliceStatus {

@@ -81,19 +81,9 @@ pub fn stopping() {
 }
 
 fn line(states: Vec<SliceState>, refused: usize) -> String {
-    let name = |state| match state {
-        SliceState::Running => "running",
-        SliceState::Starting => "starting",
-        SliceState::Frozen => "frozen",
-        SliceState::Stopping => "stopping",
-        SliceState::Stopped => "stopped",
-        SliceState::Expired => "expired",
-        SliceState::Failed => "failed",
-        SliceState::Removing => "removing",
-    };
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for state in &states {
-        *counts.entry(name(*state)).or_default() += 1;
+        *counts.entry(state.name()).or_default() += 1;
     }
     let mut text = format!("{} slices", states.len());
     for (at, (name, count)) in counts.into_iter().enumerate() {
