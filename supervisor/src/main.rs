@@ -79,6 +79,9 @@ fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_env("PLABD_LOG").unwrap_or_else(|_| "info".into()),
         )
         .with_writer(std::io::stderr)
+        // A log that takes no more (a full disk, a journal that went away) must not end plabd: told of it on the same
+        // standard error, the library would panic.
+        .log_internal_errors(false)
         .with_target(false)
         .init();
     match run(args) {

@@ -1,10 +1,11 @@
 //! `kill -9` of plabd at random moments: nothing is orphaned, nothing runs twice, no service notices.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
 use std::time::Duration;
 
 use plab_tests::leftovers::processes;
-use plab_tests::{TestNode, eventually};
+use plab_tests::{TestNode, binary, eventually};
 
 /// As many kills as the project promises to survive.
 const KILLS: u32 = 200;
@@ -187,5 +188,21 @@ fn a_capsule_whose_plabd_dies_before_it_says_go_ends() {
             (node.status("unborn").is_null() && processes(node.uids()).is_empty()).then_some(())
         });
     }
+    node.finish();
+}
+
+/// Its log may be a file on a full disk, or a journal that is being started anew.
+#[test]
+fn a_log_that_takes_no_more_does_not_end_plabd() {
+    let mut node = TestNode::start("faults-log");
+    node.define("site_a", "");
+    let pid = node.pid("site_a");
+    node.kill_daemon();
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" 2>/dev/full"]).arg(binary("plabd"));
+    node.start_daemon_by(command);
+    assert_eq!(node.pid("site_a"), pid);
+    node.plab(&["restart", "site_a"]).ok();
+    assert_eq!(node.status("site_a")["state"], "running");
     node.finish();
 }
