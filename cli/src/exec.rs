@@ -4,7 +4,12 @@
 //! capsule's init and us. One thread waits in poll(2) for everything: the answer of plabd, the session, our
 //! signals, and the ends of what is copied.
 
-use std::collections::{BTreeMap, VecDeque};
+mod documents;
+mod environment;
+mod insistence;
+mod outcome;
+mod poll_set;
+
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -15,16 +20,22 @@ use nix::sys::signal::Signal;
 use plab_protocol::control::{Exec, Reply, Request, WindowSize};
 use plab_protocol::session::{FromSession, ToSession};
 use plab_protocol::{MAX_DATAGRAM, channel};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::termios::{SpecialCodeIndex, Winsize, isatty, tcgetattr, tcsetwinsize};
 
+use self::documents::Documents;
+use self::environment::{environment, text};
+use self::insistence::Insistence;
+pub use self::outcome::Ending;
+use self::outcome::{Outcome, ends, status_of_failure};
+use self::poll_set::PollSet;
 use crate::args::SessionArgs;
 use crate::client::Client;
-use crate::error::{ClientError, EXEC_CANNOT, EXEC_ERROR, EXEC_NOT_FOUND, Error};
+use crate::error::{ClientError, EXEC_ERROR, Error};
 use crate::output::{complain, words};
-use crate::relay::{End, Relay, Watch};
+use crate::relay::{End, Relay};
 use crate::signals::Signals;
 use crate::stdio::{self, Relays};
 use crate::terminal::{self, Guard};
@@ -45,13 +56,6 @@ const FORWARDED_TTY: [Signal; 8] = [
     Signal::SIGCONT,
 ];
 
-/// What the capsule is told about our terminal beside its size.
-const TERMINAL_VARIABLES: [&str; 3] = ["TERM", "COLORTERM", "LANG"];
-
-/// How many times the way out must be taken, and within what time.
-const INSISTENCE: usize = 3;
-const INSISTENCE_TIME: Duration = Duration::from_secs(1);
-
 /// How long a signal waits for its command to be there.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -66,14 +70,24 @@ const TTY_REST: usize = 256 << 10;
 /// # Errors
 /// Everything that is plab's or plabd's; the caller exits with 125.
 pub fn run(socket: &Path, slice: &str, args: &SessionArgs, command: Vec<OsString>) -> Result<u8, Error> {
-    let tty = args.tty || (!args.no_tty && terminal::is_interactive());
+    let tty = args.tty || (!args.no_tty && !args.json && terminal::is_interactive());
     let request = Exec {
         slice: slice.to_owned(),
         argv: command.into_iter().map(|word| text("the command's word", word)).collect::<Result<_, _>>()?,
         env: environment(&args.env, tty, |name| std::env::var_os(name))?,
-        // Replaced below by what the terminal says, once its changes are queued for us.
         tty: None,
+        login: None,
     };
+    Ok(follow(socket, request, tty, args.json)?.status)
+}
+
+/// Runs what `request` says and follows it to its end, with a terminal if `tty`; with `json` its output comes as
+/// documents.
+///
+/// # Errors
+/// As [`run`].
+pub fn follow(socket: &Path, request: Exec, tty: bool, json: bool) -> Result<Ending, Error> {
+    let slice = &request.slice.clone();
     // Before the size is looked at: a change in between is then queued and sent.
     let signals = Signals::take(if tty { &FORWARDED_TTY } else { &FORWARDED })?;
     let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -81,12 +95,17 @@ pub fn run(socket: &Path, slice: &str, args: &SessionArgs, command: Vec<OsString
     // Only our end: a session that does not read must not be able to hold us up.
     fcntl_setfl(&near, OFlags::RDWR | OFlags::NONBLOCK).map_err(Error::system("make a socket pair"))?;
 
+    let (documents, sinks) = match json {
+        true => Some(Documents::begin()?),
+        false => None,
+    }
+    .unzip();
     let (control, relays) = if tty {
         let size = terminal::size().unwrap_or(WindowSize { rows: 24, cols: 80 });
         let request = Request::Exec(Exec { tty: Some(size), ..request });
         (Client::ask(socket, request, &[far.as_fd()])?, Relays::default())
     } else {
-        let (theirs, relays) = stdio::prepare()?;
+        let (theirs, relays) = stdio::prepare(sinks)?;
         let [input, output, error] = theirs.fds();
         let fds = [far.as_fd(), input, output, error];
         (Client::ask(socket, Request::Exec(request), &fds)?, relays)
@@ -112,100 +131,33 @@ pub fn run(socket: &Path, slice: &str, args: &SessionArgs, command: Vec<OsString
         held: Vec::new(),
         deadline: None,
     };
-    let status = session.wait();
+    let ending = session.wait();
     // Before anything is printed.
     session.raw = None;
     let lost = session.relays.output.iter_mut().find_map(Relay::take_failure);
-    match (status?, lost) {
+    // With it the ends of the pipes to the documents, which are whole only then.
+    drop(session);
+    let ending = ending?;
+    if let Some(documents) = documents {
+        documents.end(&ending)?;
+    }
+    match (ending.status, lost) {
         (0, Some(e)) => Err(Error::Output(e)),
-        (status, Some(e)) => {
+        (_, Some(e)) => {
             complain(&Error::Output(e).to_string());
-            Ok(status)
+            Ok(ending)
         }
-        (status, None) => Ok(status),
+        (_, None) => Ok(ending),
     }
 }
 
-/// A word of the command line as the protocol carries it: JSON has only Unicode.
-fn text(what: &str, word: OsString) -> Result<String, Error> {
-    word.into_string().map_err(|word| {
-        Error::Usage(format!("{what} {word:?} is not UTF-8, and the control socket carries only that"))
-    })
-}
-
-/// The variables to set: what describes our terminal, and what `--env` asks for.
-fn environment(
-    asked: &[OsString],
-    tty: bool,
-    ours: impl Fn(&str) -> Option<OsString>,
-) -> Result<BTreeMap<String, String>, Error> {
-    let mut env = BTreeMap::new();
-    if tty {
-        // One that is no text describes no terminal.
-        let known =
-            TERMINAL_VARIABLES.iter().filter_map(|&name| Some((name, ours(name)?.into_string().ok()?)));
-        env.extend(known.map(|(name, value)| (name.to_owned(), value)));
-    }
-    for pair in asked {
-        let pair = text("--env", pair.clone())?;
-        let (name, value) = match pair.split_once('=') {
-            Some((name, value)) => (name.to_owned(), value.to_owned()),
-            None => {
-                let value = ours(&pair).ok_or_else(|| {
-                    Error::Usage(format!("--env {pair}: there is no such variable here; K=V sets one"))
-                })?;
-                (pair, text("--env", value)?)
-            }
-        };
-        if name.is_empty() {
-            return Err(Error::Usage("--env: a variable needs a name, as in K=V".into()));
-        }
-        env.insert(name, value);
-    }
-    Ok(env)
-}
-
-/// How a session can end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Outcome {
-    /// With this status.
-    Status(u8),
-    /// The capsule went away with it.
-    Lost,
-    /// The command was not started.
-    Failed { errno: i32, what: String },
-}
-
-/// The exit status of a command that was not started.
-fn status_of_failure(errno: i32) -> u8 {
-    match errno {
-        libc::ENOENT => EXEC_NOT_FOUND,
-        // No room for another process is nothing the command is to blame for.
-        libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC => EXEC_ERROR,
-        _ => EXEC_CANNOT,
-    }
-}
-
-/// The exit status of a command that was ended by a signal, as shells have it. Above 127 is no signal.
-fn status_of_signal(signal: i32) -> u8 {
-    u8::try_from(signal).ok().filter(|&n| (1..=127).contains(&n)).map_or(EXEC_ERROR, |n| 128 + n)
-}
-
-/// Whether a signal is sent to end something.
-fn ends(signal: Signal) -> bool {
-    matches!(signal, Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM)
-}
-
-/// The times at which somebody asked to get out.
-#[derive(Debug, Default)]
-struct Insistence(VecDeque<Instant>);
-
-impl Insistence {
-    /// Whether this was the last of enough in short enough a time.
-    fn enough(&mut self, now: Instant) -> bool {
-        self.0.push_back(now);
-        self.0.retain(|&then| now.duration_since(then) <= INSISTENCE_TIME);
-        self.0.len() >= INSISTENCE
+/// Shows what the node has to say to whoever sits here; a script's standard error is left alone. The terminal may be
+/// raw, so the line brings its own ends.
+fn notice(text: &str) {
+    use std::io::Write;
+    if isatty(rustix::stdio::stderr()) {
+        // A terminal that takes no more has nobody at it.
+        let _ = write!(std::io::stderr().lock(), "\r\n*** {} ***\r\n", words(text));
     }
 }
 
@@ -246,7 +198,7 @@ struct Ready {
 
 impl Session<'_> {
     /// Until the command has ended and everything it printed was written.
-    fn wait(&mut self) -> Result<u8, Error> {
+    fn wait(&mut self) -> Result<Ending, Error> {
         loop {
             if self.outcome.is_some() && self.relays.output.iter().all(Relay::is_done) {
                 return self.finish();
@@ -259,11 +211,11 @@ impl Session<'_> {
             if ready.control {
                 self.answer()?;
             }
-            if let Some(status) = self.signalled(ready.signals)? {
-                return Ok(status);
+            if let Some(ending) = self.signalled(ready.signals)? {
+                return Ok(ending);
             }
-            if let Some(status) = self.copy(&ready)? {
-                return Ok(status);
+            if let Some(ending) = self.copy(&ready)? {
+                return Ok(ending);
             }
         }
     }
@@ -330,9 +282,10 @@ impl Session<'_> {
             FromSession::Failed { errno, what } => self.ended(Outcome::Failed { errno, what }),
             // The kernel keeps eight bits of an exit status.
             FromSession::Exited { code } => {
-                self.ended(Outcome::Status(u8::try_from(code).unwrap_or(EXEC_ERROR)));
+                self.ended(Outcome::Exited(u8::try_from(code).unwrap_or(EXEC_ERROR)));
             }
-            FromSession::Killed { signal } => self.ended(Outcome::Status(status_of_signal(signal))),
+            FromSession::Killed { signal } => self.ended(Outcome::Killed(signal)),
+            FromSession::Notice { text } => notice(&text),
         }
         Ok(())
     }
@@ -392,18 +345,17 @@ impl Session<'_> {
         self.relays.output = vec![Relay::new(End::ours(Rc::clone(&master)), callers(stdout)?)];
         self.master = Some(master);
         // It may have changed since we asked.
-        self.resize();
-        Ok(())
+        self.resize()
     }
 
-    /// Passes on the signals that came, a status when they mean us.
+    /// Passes on the signals that came; how to end when they mean us.
     ///
     /// One that comes before plabd has answered is kept for the command. Not for ever: a plabd that hangs must
     /// not take us along. From then on the session is the capsule's, which reads it once the command runs.
-    fn signalled(&mut self, came: bool) -> Result<Option<u8>, Error> {
+    fn signalled(&mut self, came: bool) -> Result<Option<Ending>, Error> {
         while let Some(signal) = if came { self.signals.next()? } else { None } {
             if ends(signal) && self.insistence.enough(Instant::now()) {
-                return Ok(Some(self.status_by(signal)));
+                return Ok(Some(self.ending_by(signal)));
             }
             if ends(signal) && self.deadline.is_none() {
                 self.deadline = Some((Instant::now() + PATIENCE, signal));
@@ -414,7 +366,7 @@ impl Session<'_> {
         let may_come = asked && self.outcome.is_none() && self.socket.is_some();
         if may_come {
             let given_up = self.deadline.filter(|&(then, _)| Instant::now() >= then);
-            return Ok(given_up.map(|(_, signal)| self.status_by(signal)));
+            return Ok(given_up.map(|(_, signal)| self.ending_by(signal)));
         }
         self.deadline = None;
         for signal in std::mem::take(&mut self.held) {
@@ -424,16 +376,16 @@ impl Session<'_> {
                         raw.apply()?;
                     }
                     // The window may have changed while we were stopped and no signal came.
-                    self.resize();
+                    self.resize()?;
                 }
-                Signal::SIGWINCH => self.resize(),
+                Signal::SIGWINCH => self.resize()?,
                 signal => {
                     // After the command's end there may still be output that our reader does not take.
                     let sent =
                         self.outcome.is_none() && self.say(&ToSession::Signal { number: signal as i32 });
                     // A capsule that takes no more, frozen perhaps, must not hold its caller.
                     if !sent && ends(signal) {
-                        return Ok(Some(self.status_by(signal)));
+                        return Ok(Some(self.ending_by(signal)));
                     }
                 }
             }
@@ -441,21 +393,24 @@ impl Session<'_> {
         Ok(None)
     }
 
-    /// The status when plab itself ends by this signal.
-    fn status_by(&self, signal: Signal) -> u8 {
+    /// What to end with when plab itself ends by this signal.
+    fn ending_by(&self, signal: Signal) -> Ending {
         match &self.outcome {
-            Some(Outcome::Status(status)) => *status,
-            _ => status_of_signal(signal as i32),
+            Some(Outcome::Exited(status)) => Ending::status(*status),
+            Some(Outcome::Killed(by)) => Ending::signal(*by),
+            _ => Ending::signal(signal as i32),
         }
     }
 
     /// Gives the capsule's terminal the size of ours; the kernel tells what runs in it. We hold its master, so
     /// capsule-init need not be asked.
-    fn resize(&self) {
-        if let (Some(master), Some(size)) = (&self.master, terminal::size()) {
-            let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
+    fn resize(&self) -> Result<(), Error> {
+        let (Some(master), Some(size)) = (&self.master, terminal::size()) else { return Ok(()) };
+        let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
+        match tcsetwinsize(master, size) {
             // A terminal whose other side is closed has no size; the end is on its way then.
-            let _ = tcsetwinsize(master, size);
+            Ok(()) | Err(rustix::io::Errno::IO) => Ok(()),
+            Err(e) => Err(Error::system("set the size of the command's terminal")(e)),
         }
     }
 
@@ -465,14 +420,14 @@ impl Session<'_> {
         serde_json::to_vec(message).is_ok_and(|bytes| channel::send(socket, &bytes, &[]).is_ok())
     }
 
-    /// Copies what can be copied; a status when the caller's side is gone.
-    fn copy(&mut self, ready: &Ready) -> Result<Option<u8>, Error> {
+    /// Copies what can be copied; how to end when the caller's side is gone.
+    fn copy(&mut self, ready: &Ready) -> Result<Option<Ending>, Error> {
         for (relay, &(from, to)) in self.relays.output.iter_mut().zip(&ready.output) {
             relay.ready(from, to);
         }
         // Nobody reads on, and a command that cannot print would wait for ever.
         if self.tty && self.outcome.is_none() && self.relays.output.iter().any(Relay::is_broken) {
-            return Ok(Some(status_of_signal(Signal::SIGPIPE as i32)));
+            return Ok(Some(Ending::signal(Signal::SIGPIPE as i32)));
         }
         if self.raw.is_some() && self.outcome.is_none() && self.relays.output.iter().all(Relay::is_done) {
             // The command has let go of its terminal and goes on without. Ours is of use again: Ctrl-C is
@@ -495,7 +450,7 @@ impl Session<'_> {
                 }
                 if relay.source_ended() {
                     // The terminal was closed. What runs in it is hung up on, as in any terminal.
-                    return Ok(Some(status_of_signal(Signal::SIGHUP as i32)));
+                    return Ok(Some(Ending::signal(Signal::SIGHUP as i32)));
                 }
             } else if relay.source_ended() && !had_ended {
                 // A file or pipe has an end, a terminal has a key for it.
@@ -509,14 +464,16 @@ impl Session<'_> {
         Ok(None)
     }
 
-    fn finish(&mut self) -> Result<u8, Error> {
+    fn finish(&mut self) -> Result<Ending, Error> {
         match self.outcome.take() {
-            Some(Outcome::Status(status)) => Ok(status),
+            Some(Outcome::Exited(status)) => Ok(Ending::status(status)),
+            Some(Outcome::Killed(signal)) => Ok(Ending::signal(signal)),
             Some(Outcome::Failed { errno, what }) => {
                 self.raw = None;
                 let error = std::io::Error::from_raw_os_error(errno);
-                complain(&format!("{}: {}: {error}", self.slice, words(&what)));
-                Ok(status_of_failure(errno))
+                let message = format!("{}: {}: {error}", self.slice, words(&what));
+                complain(&message);
+                Ok(Ending { error: Some(message), ..Ending::status(status_of_failure(errno)) })
             }
             Some(Outcome::Lost) | None => Err(Error::Session(format!(
                 "the capsule went away before the command had ended; `plab events {}` tells why",
@@ -531,70 +488,4 @@ impl Session<'_> {
 fn end_of_input(master: &OwnedFd, last: Option<u8>) -> Vec<u8> {
     let key = tcgetattr(master).map_or(4, |mode| mode.special_codes[SpecialCodeIndex::VEOF]);
     vec![key; if matches!(last, None | Some(b'\n')) { 1 } else { 2 }]
-}
-
-/// Descriptors to poll, and where each one is among them.
-#[derive(Default)]
-struct PollSet<'a>(Vec<PollFd<'a>>);
-
-impl<'a> PollSet<'a> {
-    fn add(&mut self, watch: Watch<'a>) -> Option<usize> {
-        let (fd, flags) = watch?;
-        self.0.push(PollFd::from_borrowed_fd(fd, flags));
-        Some(self.0.len() - 1)
-    }
-
-    fn add_relay(&mut self, relay: &'a Relay) -> (Option<usize>, Option<usize>) {
-        let (from, to) = relay.watch();
-        (self.add(from), self.add(to))
-    }
-
-    fn flags(&self, at: Option<usize>) -> PollFlags {
-        at.map_or(PollFlags::empty(), |at| self.0[at].revents())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statuses_are_those_of_env_and_shells() {
-        assert_eq!(status_of_failure(libc::ENOENT), 127);
-        for errno in [libc::EACCES, libc::ENOEXEC, libc::EPERM, libc::EISDIR, libc::E2BIG] {
-            assert_eq!(status_of_failure(errno), 126);
-        }
-        for errno in [libc::EAGAIN, libc::ENOMEM] {
-            assert_eq!(status_of_failure(errno), 125);
-        }
-        assert_eq!(status_of_signal(libc::SIGKILL), 137);
-        assert_eq!(status_of_signal(libc::SIGTERM), 143);
-        for nonsense in [0, -1, 128, i32::MAX] {
-            assert_eq!(status_of_signal(nonsense), 125);
-        }
-    }
-
-    #[test]
-    fn the_environment_is_what_was_asked_for() {
-        let ours = |name: &str| (name == "TERM" || name == "HERE").then(|| OsString::from("x"));
-        let asked = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-        let env = environment(&asked(&["A=b=c", "HERE", "E="]), false, ours).expect("environment");
-        let pairs: Vec<_> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-        assert_eq!(pairs, [("A", "b=c"), ("E", ""), ("HERE", "x")]);
-        let env = environment(&asked(&["TERM=dumb"]), true, ours).expect("environment");
-        assert_eq!(env.get("TERM").map(String::as_str), Some("dumb"));
-        assert_eq!(environment(&[], true, ours).expect("environment").len(), 1);
-        for bad in ["=x", "GONE", ""] {
-            assert!(environment(&asked(&[bad]), false, ours).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn insisting_takes_three_in_a_second() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut insistence = Insistence::default();
-        assert!(!insistence.enough(at(0)) && !insistence.enough(at(900)) && !insistence.enough(at(1100)));
-        assert!(insistence.enough(at(1800)));
-    }
 }

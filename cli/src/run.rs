@@ -12,7 +12,9 @@ use crate::args::{Cli, Command, is_session};
 use crate::client::{Received, control_socket};
 use crate::error::{self, Error};
 use crate::output::{Screen, complain, print, print_json, words};
-use crate::{check, client, confirm, definitions, docs_gen, events, exec, status, top};
+use crate::{
+    check, client, confirm, definitions, docs_gen, events, exec, init, machine, sessions, status, top,
+};
 
 /// All of `plab`.
 pub fn main() -> ExitCode {
@@ -47,13 +49,13 @@ pub fn main() -> ExitCode {
 
 fn session(socket: &Path, slice: &str, args: &crate::args::SessionArgs, command: Vec<OsString>) -> u8 {
     exec::run(socket, slice, args, command).unwrap_or_else(|e| {
-        complain(&e.to_string());
+        report(&e, args.json);
         error::EXEC_ERROR
     })
 }
 
 /// Says what went wrong. With `--json` a refusal is a document as well: who asked for JSON parses it.
-fn report(e: &Error, json: bool) -> u8 {
+pub(crate) fn report(e: &Error, json: bool) -> u8 {
     if let (Error::Refused(refusal), true) = (e, json) {
         // An error about this error would hide the first; the status tells in any case.
         let _ = serde_json::to_string(&Reply::Error(refusal.clone())).map(|line| print_json(&line));
@@ -64,7 +66,7 @@ fn report(e: &Error, json: bool) -> u8 {
 
 /// Rust programs ignore SIGPIPE; then `plab events | head` ends in an error message instead of silence.
 /// (`exec` keeps it ignored: there a closed pipe is a thing between the command and its reader.)
-fn default_sigpipe() {
+pub(crate) fn default_sigpipe() {
     // SAFETY: the default action runs no code of ours, and no other thread exists yet.
     let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }
@@ -75,10 +77,13 @@ fn wants_json(command: &Command) -> bool {
         Command::Restart(a) | Command::Freeze(a) | Command::Thaw(a) => a.json,
         Command::Rm(a) => a.json,
         Command::Events(a) => a.json,
+        Command::Sessions(a) => a.json,
         Command::Top(a) => a.json,
         Command::Drain(a) => a.json,
+        Command::Boots(a) => a.json,
+        Command::Node(a) => a.json,
         // Its refusals are part of its array.
-        Command::Apply(_) | Command::Check(_) => false,
+        Command::Apply(_) | Command::Check(_) | Command::Init(_) => false,
         Command::Exec(_) | Command::Shell(_) | Command::Completions(_) | Command::Man(_) => false,
     }
 }
@@ -87,6 +92,7 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
     let screen = Screen::of_stdout();
     match command {
         Command::Check(args) => check::run(root, &args, screen),
+        Command::Init(args) => init::run(root, &args),
         Command::Apply(args) => definitions::apply(socket, &args),
         Command::Status(args) => status::run(socket, args, screen),
         Command::Restart(args) => done(socket, Request::Restart { slice: args.slice }, args.json),
@@ -100,8 +106,11 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
             done(socket, Request::Remove { slice: args.slice }, args.json)
         }
         Command::Events(args) => events::run(socket, &args, screen),
+        Command::Sessions(args) => sessions::run(socket, args, screen),
         Command::Top(args) => top::run(socket, &args, screen),
-        Command::Drain(args) => done(socket, Request::Drain, args.json),
+        Command::Drain(args) => done(socket, Request::Drain { for_shutdown: args.for_shutdown }, args.json),
+        Command::Boots(args) => machine::boots(socket, &args, screen),
+        Command::Node(args) => machine::node(socket, args, screen),
         Command::Completions(args) => docs_gen::completions(args.shell),
         Command::Man(args) => docs_gen::man_pages(&args.directory),
         // Dispatched before: they have statuses of their own.
@@ -110,7 +119,10 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
 }
 
 /// A request whose answer is one line.
-fn done(socket: &Path, request: Request, json: bool) -> Result<u8, Error> {
+///
+/// # Errors
+/// When `plabd` cannot be reached or refuses.
+pub fn done(socket: &Path, request: Request, json: bool) -> Result<u8, Error> {
     let Received { line, reply } = client::ask(socket, request)?;
     let Reply::Done { message } = reply else {
         return Err(Error::Unexpected { expected: "an acknowledgement" });

@@ -94,24 +94,42 @@ pub struct Relays {
     pub output: Vec<Relay>,
 }
 
-/// Looks at the caller's three descriptors and makes the pipes that are needed.
+/// Looks at the caller's three descriptors and makes the pipes that are needed. With `sinks`, pipes of plab's
+/// own that do not block, standard output and error go there and not to the caller's.
 ///
 /// # Errors
 /// As fstat(2) and pipe2(2).
-pub fn prepare() -> Result<(Stdio, Relays), Error> {
+pub fn prepare(sinks: Option<[OwnedFd; 2]>) -> Result<(Stdio, Relays), Error> {
     let mut relays = Relays::default();
-    let (stdin, stdout, stderr) = (rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr());
-
-    let (stat, how) = look(stdin, Direction::In)?;
-    let input = match how {
-        Handling::Pass => Far::Callers(stdin),
-        Handling::Relay => {
-            let (far, near) = pipe(Direction::In)?;
-            relays.input = Some(Relay::new(End::callers(stdin, &stat), near).noticing_close());
-            far
+    let input = prepare_input(&mut relays)?;
+    let [output, error] = match sinks {
+        None => prepare_output(&mut relays)?,
+        Some(sinks) => {
+            let mut copied = |sink| -> Result<Far, Error> {
+                let (far, near) = pipe(Direction::Out)?;
+                relays.output.push(Relay::new(near, End::ours(Rc::new(sink))));
+                Ok(far)
+            };
+            let [output, error] = sinks;
+            [copied(output)?, copied(error)?]
         }
     };
+    Ok((Stdio([input, output, error]), relays))
+}
 
+fn prepare_input(relays: &mut Relays) -> Result<Far, Error> {
+    let stdin = rustix::stdio::stdin();
+    let (stat, how) = look(stdin, Direction::In)?;
+    if how == Handling::Pass {
+        return Ok(Far::Callers(stdin));
+    }
+    let (far, near) = pipe(Direction::In)?;
+    relays.input = Some(Relay::new(End::callers(stdin, &stat), near).noticing_close());
+    Ok(far)
+}
+
+fn prepare_output(relays: &mut Relays) -> Result<[Far; 2], Error> {
+    let (stdout, stderr) = (rustix::stdio::stdout(), rustix::stdio::stderr());
     let (out_stat, how) = look(stdout, Direction::Out)?;
     let mut shared = None;
     let output = match how {
@@ -142,7 +160,7 @@ pub fn prepare() -> Result<(Stdio, Relays), Error> {
             far
         }
     };
-    Ok((Stdio([input, output, error]), relays))
+    Ok([output, error])
 }
 
 fn look(fd: BorrowedFd<'_>, direction: Direction) -> Result<(Stat, Handling), Error> {

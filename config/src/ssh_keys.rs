@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ssh_key::{Algorithm, PublicKey};
+use ssh_key::{Algorithm, HashAlg, PublicKey};
 
 use crate::ValueError;
 use crate::units::serde_as_text;
@@ -13,14 +13,18 @@ pub(crate) const EXPECTED: &str = "a public key such as \"ssh-ed25519 AAAA… al
 
 /// One public key in OpenSSH's form, type, base64 and comment on one line, checked to be a key (4.1, 6.6).
 ///
-/// No options such as `command="…"` before it: what a login may do is the node's to say. No certificates and no
-/// DSA. Printed with single spaces.
+/// No options such as `command="…"` before it: what a login may do is the node's to say. No certificates, no DSA,
+/// no RSA below 2048 bits. Printed with single spaces.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SshKey {
     line: Box<str>,
     kind_len: usize,
     base64_len: usize,
+    fingerprint: Box<str>,
 }
+
+/// Less can be factored by whoever wants it enough (NIST SP 800-131A).
+const LEAST_RSA_BITS: usize = 2048;
 
 impl SshKey {
     /// The longest line in bytes; an RSA key of 16384 bits still fits.
@@ -39,6 +43,11 @@ impl SshKey {
     /// The key itself in base64, which tells two keys apart whatever their comments.
     pub fn base64(&self) -> &str {
         &self.line[self.kind_len + 1..][..self.base64_len]
+    }
+
+    /// The key's fingerprint as `ssh-keygen -l` prints it: `SHA256:` and 43 characters of base64.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 
     /// The comment, mostly its owner's name; empty if there is none.
@@ -84,12 +93,23 @@ impl FromStr for SshKey {
         let comment = words.collect::<Vec<_>>().join(" ");
         let mut key = PublicKey::from_openssh(&format!("{kind} {base64}"))
             .map_err(|_| wrong("the key's data does not decode or is of another type"))?;
+        if key.key_data().rsa().is_some_and(|rsa| bits(rsa.n.as_positive_bytes()) < LEAST_RSA_BITS) {
+            return Err(wrong("an RSA key of less than 2048 bits is too weak"));
+        }
+        let fingerprint = key.fingerprint(HashAlg::Sha256).to_string().into();
         key.set_comment(comment);
         let mut line = key.to_openssh().map_err(|_| ValueError::expected(EXPECTED))?;
         line.truncate(line.trim_end().len());
         let base64_len = line[kind.len() + 1..].split(' ').next().map_or(0, str::len);
-        Ok(Self { kind_len: kind.len(), base64_len, line: line.into() })
+        Ok(Self { kind_len: kind.len(), base64_len, line: line.into(), fingerprint })
     }
+}
+
+/// The length of a big-endian number; none is a negative one, which is no modulus.
+fn bits(number: Option<&[u8]>) -> usize {
+    let number = number.unwrap_or_default();
+    let zeros: usize = number.first().map_or(0, |byte| byte.leading_zeros() as usize);
+    number.len() * 8 - zeros
 }
 
 /// Any word can name an algorithm of someone else's making; only those of OpenSSH's own are meant here.
@@ -118,6 +138,25 @@ mod tests {
                        iIcwxyueISqf3HEqsdS9aOZLZALAFoSs2eHvkGKASmoEavA0pFCiYO+pww+4PN/n0UiVfCkDTZbVOb/zgUURKj11Y2ygstp\
                        YnTRzRswfm4hymyEkegf61PqumaNFS5UgXMjYHjKtDsE9wW31OlPl/H7RIm6hoNsUzW86s39oTUfa0Q+AKEyKtVZnFfNmYW\
                        kZvWvqJnlg/w6mKXpTUhBM+3sPRuUYBldCcrDn+nkpDbMQfsYAW+52vT7MQKcT11bRlOVAHPQZx0=";
+
+    const RSA_1024: &str = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQDQ+1DjUE3nSj4mWrHBQ2/1K9Nkp5CzVz4Y4TmGkYXFQWTr\
+                            HxHKA6F9xo64aLK/IzRKJJUvB4kVxprgVwZ5VNi5RPUsNETIDLnNdeTUCRuPUFsfMrka7k9SC2DmgcYq\
+                            hthNfYvT0A/7aSATlInA6zXjN4xquTorK1qE6u9U64lW4w==";
+
+    #[test]
+    fn the_fingerprint_is_that_of_ssh_keygen() {
+        let key: SshKey = format!("{ED25519} alice").parse().expect("a key");
+        assert_eq!(key.fingerprint(), "SHA256:9UTwQwQxjeyl35CLfPHIXsEIJtykITkwOaZA/76UEQI");
+    }
+
+    #[test]
+    fn short_rsa_is_refused_by_its_length() {
+        let error = RSA_1024.parse::<SshKey>().expect_err("1024 bits").to_string();
+        assert!(error.contains("2048"), "{error}");
+        assert_eq!(bits(Some(&[0x80, 0])), 16);
+        assert_eq!(bits(Some(&[0x7f, 0])), 15);
+        assert_eq!(bits(None), 0);
+    }
 
     #[test]
     fn the_parts_of_a_key_are_told_apart() {

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::{BootSummary, Boots, Plan, PowerAction};
+
 /// One request with the protocol version the client speaks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Envelope {
@@ -71,8 +73,37 @@ pub enum Request {
     },
     /// CPU time, memory and tasks of every capsule, for `plab top`.
     Usage,
+    /// Who is in: commands and shells that clients run in capsules now.
+    Sessions {
+        /// Only this slice; all that the caller may see when absent.
+        slice: Option<String>,
+    },
     /// Stop every capsule in order (`stop`, grace, kill) and keep them stopped until the next start of `plabd`.
-    Drain,
+    Drain {
+        /// The machine goes down next: once all are stopped, the boot's end is recorded as one in order.
+        #[serde(default)]
+        for_shutdown: bool,
+    },
+    /// The machine's boots (3.8).
+    Boots {
+        /// At most so many, the newest.
+        last: u32,
+    },
+    /// What is planned for the machine.
+    Planned,
+    /// Stop every capsule in order, then reboot the machine or switch it off (3.5). Replaces what was planned.
+    Power {
+        /// Which.
+        action: PowerAction,
+        /// When, RFC 3339; at once if absent.
+        at: Option<String>,
+        /// Why, for those who are warned.
+        reason: Option<String>,
+    },
+    /// Drop what is planned.
+    CancelPower,
+    /// Believe the clock as it is now, whatever the node thought of it.
+    TrustClock,
 }
 
 /// A command to run in a capsule.
@@ -87,6 +118,19 @@ pub struct Exec {
     pub env: BTreeMap<String, String>,
     /// A pseudo-terminal of this size inside the capsule; its master comes back over the session socket.
     pub tty: Option<WindowSize>,
+    /// How the slice's user came here, if by ssh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub login: Option<Login>,
+}
+
+/// What the login shell tells about an ssh login. Only sshd starts processes with a slice's UID outside its capsule,
+/// and its command line says the key; so it is believed from that UID, and from root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Login {
+    /// The fingerprint of the key that opened the connection, as `ssh-keygen -l` prints it.
+    pub key: String,
+    /// The client's address, as `SSH_CONNECTION` has it.
+    pub from: Option<String>,
 }
 
 /// A terminal's size in characters.
@@ -124,6 +168,18 @@ pub enum Reply {
         at_micros: u64,
         /// One row a capsule.
         capsules: Vec<Usage>,
+    },
+    /// To [`Request::Boots`].
+    Boots(Boots),
+    /// To [`Request::Planned`].
+    Planned {
+        /// None if nothing is.
+        plan: Option<Plan>,
+    },
+    /// To [`Request::Sessions`].
+    Sessions {
+        /// Oldest first.
+        sessions: Vec<SessionStatus>,
     },
     /// The request was refused or failed.
     Error(ErrorReply),
@@ -169,6 +225,15 @@ pub struct NodeStatus {
     pub version: String,
     /// Features that the node file allows to be missing and that are missing.
     pub degraded: Vec<String>,
+    /// What is wrong with the node itself: a full disk, a clock that is not believed.
+    #[serde(default)]
+    pub problems: Vec<String>,
+    /// The present boot; absent from an older plabd.
+    #[serde(default)]
+    pub boot: Option<BootSummary>,
+    /// The reboot, or the switching off, that is to come.
+    #[serde(default)]
+    pub planned: Option<Plan>,
     /// Definitions that are not in effect, with the reason.
     pub refused: Vec<RefusedDefinition>,
     /// One entry a slice, by name.
@@ -204,6 +269,22 @@ pub enum SliceState {
     Failed,
     /// The definition is gone; storage is being removed.
     Removing,
+}
+
+impl SliceState {
+    /// The name, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Frozen => "frozen",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Expired => "expired",
+            Self::Failed => "failed",
+            Self::Removing => "removing",
+        }
+    }
 }
 
 /// One slice.
@@ -290,6 +371,29 @@ pub enum Severity {
     Warning,
     /// The node's trouble.
     Error,
+}
+
+/// A command or shell that a client runs in a capsule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStatus {
+    /// The sequence number of the event that tells of its beginning.
+    pub id: u64,
+    /// The slice.
+    pub slice: String,
+    /// Who opened it: `root`, or the slice.
+    pub by: String,
+    /// How they came, if by ssh.
+    pub login: Option<Login>,
+    /// The comment of that key in the definition, mostly its owner's name.
+    pub key_comment: Option<String>,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// The command's words; empty for the login shell. May be cut.
+    pub command: Vec<String>,
+    /// When it began, RFC 3339, UTC.
+    pub since: String,
+    /// PID of the client in the node's PID namespace; the session ends with it.
+    pub pid: Option<u32>,
 }
 
 /// What one capsule uses.

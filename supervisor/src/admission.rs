@@ -29,6 +29,11 @@ pub fn admit(definition: Definition, machine: &Machine) -> Result<Definition, Ve
     {
         errors.push(refusal(&definition, "seccomp.profile", reason));
     }
+    if errors.is_empty()
+        && let Err(reason) = machine.accounts.check_name(definition.name.as_str())
+    {
+        errors.push(refusal(&definition, "name", reason));
+    }
     if errors.is_empty() { Ok(definition) } else { Err(errors) }
 }
 

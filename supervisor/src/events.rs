@@ -29,6 +29,17 @@ impl Events {
 
     /// Reports an event; `kind` is a stable name.
     pub fn report(&self, slice: Option<&str>, kind: &str, severity: Severity, message: impl Into<String>) {
+        self.report_numbered(slice, kind, severity, message);
+    }
+
+    /// As [`Self::report`]; returns the event's number.
+    pub fn report_numbered(
+        &self,
+        slice: Option<&str>,
+        kind: &str,
+        severity: Severity,
+        message: impl Into<String>,
+    ) -> u64 {
         let seq = self.next.replace(self.next.get() + 1);
         let event = Event {
             seq,
@@ -43,6 +54,7 @@ impl Events {
         self.ledger.append(event.clone());
         // An error means that nobody follows.
         self.followers.send(event).ok();
+        seq
     }
 
     /// Every event from now on.

@@ -14,6 +14,7 @@ use plab_sandbox::seccomp::compile;
 use plab_sandbox::view::{EtcFiles, Storage, Template, TemplateSpec};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, memfd_create, openat};
 
+use crate::accounts::Accounts;
 use crate::paths::Paths;
 
 /// A compiled seccomp profile, as capsule-inits get it.
@@ -37,6 +38,8 @@ pub struct Machine {
     pub template: Template,
     /// Slices' storage.
     pub storage: Storage,
+    /// Slices' accounts, for sshd.
+    pub accounts: Accounts,
     /// What the kernel offers.
     pub offered: Offered,
     /// The capsule-init program, open.
@@ -48,16 +51,21 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Opens everything.
+    /// Opens everything. `place` is where in the v2 hierarchy capsules live, as [`CgroupTree::open`] takes it.
     ///
     /// # Errors
     /// A part that this machine lacks or that cannot be made.
-    pub fn open(paths: Paths, node: NodeFile, init: &Path) -> Result<Self, KernelError> {
+    pub fn open(
+        paths: Paths,
+        node: NodeFile,
+        init: &Path,
+        place: Option<&Path>,
+    ) -> Result<Self, KernelError> {
         let opened = openat(CWD, init, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
             KernelError::new("open capsule-init", init.display(), error)
                 .hint("it is installed beside plabd; --capsule-init says where else")
         })?;
-        let tree = CgroupTree::open(&tree_name(&paths.root))?;
+        let tree = CgroupTree::open(&tree_name(&paths.root), place)?;
         let offered = Offered::probe(&tree);
         let etc = EtcFiles::new(node.view.etc.clone());
         let own = |paths: &[AbsolutePath]| paths.iter().map(|path| path.as_path().to_owned()).collect();
@@ -68,6 +76,8 @@ impl Machine {
         };
         let template = Template::build(&spec, &etc)?;
         let storage = Storage::open(&paths.storage)?;
+        let accounts = Accounts::open(&paths)
+            .map_err(|error| KernelError::new("prepare", "the accounts of slices", error))?;
         let capsules = paths.capsules();
         make_private_directory(&capsules)?;
         let sockets =
@@ -77,6 +87,7 @@ impl Machine {
             tree,
             template,
             storage,
+            accounts,
             offered,
             init: opened,
             skeleton_etc: spec.skeleton.join("etc"),

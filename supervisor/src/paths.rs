@@ -45,6 +45,17 @@ impl Paths {
         self.run.join("capsules")
     }
 
+    /// Who may log in: for each slice a file `NAME.keys` for sshd, and one named by its UID, which says that the UID is a
+    /// slice's. Everybody may read it.
+    pub fn accounts(&self) -> PathBuf {
+        self.run.join("accounts")
+    }
+
+    /// What the next plabd must know of open sessions; only root enters it.
+    pub fn sessions(&self) -> PathBuf {
+        self.run.join("sessions")
+    }
+
     /// The control socket.
     pub fn control(&self) -> PathBuf {
         self.run.join("control.sock")

@@ -13,7 +13,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use crate::node::{TestNode, binary};
 use crate::wait::{eventually, eventually_or};
 
-/// `plab` in a terminal of its own, and all that it showed there.
+/// `plab`, or another program, in a terminal of its own, and all that it showed there.
 pub struct Pty {
     master: std::fs::File,
     child: Child,
@@ -27,6 +27,16 @@ impl Pty {
     /// # Panics
     /// There is no terminal to be had, or `plab` cannot be started.
     pub fn start(node: &TestNode, args: &[&str], (rows, cols): (u16, u16)) -> Self {
+        let mut command = Command::new(binary("plab"));
+        command.arg("--root").arg(node.root()).args(args);
+        Self::of(command, (rows, cols))
+    }
+
+    /// Starts this command in a terminal of so many lines and columns.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn of(mut command: Command, (rows, cols): (u16, u16)) -> Self {
         let master =
             openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).expect("open a terminal");
         grantpt(&master).expect("grantpt");
@@ -36,15 +46,7 @@ impl Pty {
             .expect("open its slave");
         resize(&master, rows, cols);
         let copy = || slave.try_clone().expect("dup");
-        let mut command = Command::new(binary("plab"));
-        command
-            .arg("--root")
-            .arg(node.root())
-            .args(args)
-            .env("TERM", "xterm")
-            .stdin(copy())
-            .stdout(copy())
-            .stderr(copy());
+        command.env("TERM", "xterm").stdin(copy()).stdout(copy()).stderr(copy());
         // SAFETY: between fork and exec only two system calls are made, of which neither allocates or locks.
         unsafe {
             command.pre_exec(|| {
@@ -53,7 +55,7 @@ impl Pty {
                 Ok(())
             });
         }
-        let child = command.spawn().expect("start plab");
+        let child = command.spawn().expect("start it");
         // With the command its copies: else the end of the session would never be seen here.
         drop(command);
         drop(slave);

@@ -39,7 +39,8 @@ fn await_running(node: &TestNode, slice: &str, name: &str) {
 fn await_foreground(node: &TestNode, slice: &str) {
     let ask = || node.exec(slice, &["ps", "-o", "stat=", "-C", "sleep"]).stdout;
     eventually_or(
-        || ask().contains("S+").then_some(()),
+        // Whatever letters between the two say of its priority.
+        || ask().lines().any(|state| state.starts_with('S') && state.ends_with('+')).then_some(()),
         || format!("sleep is in the foreground of {slice}: {:?}", ask()),
     );
 }
@@ -394,6 +395,68 @@ fn a_terminal_is_a_terminal() {
     node.finish();
 }
 
+/// The documents of `plab exec --json`: the text of each stream, and the last one.
+fn documents(printed: &str) -> (String, String, Value) {
+    let mut lines: Vec<Value> =
+        printed.lines().map(|line| serde_json::from_str(line).expect("a document a line")).collect();
+    let last = lines.pop().expect("a last document");
+    let of = |stream: &str| {
+        let mine = lines.iter().filter(|line| line["output"]["stream"] == stream);
+        mine.map(|line| line["output"]["text"].as_str().expect("text")).collect::<String>()
+    };
+    assert!(lines.iter().all(|line| line["output"].is_object()), "{printed}");
+    (of("stdout"), of("stderr"), last)
+}
+
+#[test]
+fn a_command_for_programs_comes_as_documents() {
+    let node = TestNode::start("cli-exec-json");
+    node.define("site_a", "");
+    let script = "echo out; echo err >&2; exit 3";
+    let output = node.plab(&["exec", "--json", "site_a", "--", "sh", "-c", script]);
+    assert_eq!((output.code, output.stderr.as_str()), (3, ""), "{output:?}");
+    let (out, err, last) = documents(&output.stdout);
+    assert_eq!((out.as_str(), err.as_str()), ("out\n", "err\n"));
+    assert_eq!(last, serde_json::json!({ "exit": { "status": 3 } }));
+    // By a signal, which a status alone does not tell from an exit with 137.
+    let output = node.plab(&["exec", "--json", "site_a", "--", "sh", "-c", "kill -9 $$"]);
+    assert_eq!(documents(&output.stdout).2, serde_json::json!({ "exit": { "status": 137, "signal": 9 } }));
+    // Not started at all.
+    let output = node.plab(&["exec", "--json", "site_a", "--", "no-such-program"]);
+    let last = documents(&output.stdout).2;
+    assert_eq!((output.code, &last["exit"]["status"]), (127, &Value::from(127)), "{last}");
+    assert!(last["exit"]["error"].as_str().is_some_and(|error| error.contains("no-such-program")), "{last}");
+    // What a terminal would act on, and what is no text.
+    let output = node.plab(&["exec", "--json", "site_a", "--", "printf", "\\033]0;x\\007\\377"]);
+    assert!(!output.stdout.contains('\u{1b}'), "{output:?}");
+    assert_eq!(
+        output.stdout.lines().next().map(|line| serde_json::from_str::<Value>(line).expect("JSON")),
+        Some(serde_json::json!({ "output": { "stream": "stdout", "base64": "G10wO3gH/w==" } })),
+        "{output:?}"
+    );
+    // More than any pipe holds; the input comes through as ever.
+    let input = b"0123456789abcdef".repeat(64 << 10);
+    let output = node.plab_with_input(&["exec", "--json", "site_a", "--", "cat"], &input);
+    assert_eq!(documents(&output.stdout).0.as_bytes(), input);
+    let output = node.plab_with_input(&["shell", "--json", "site_a"], b"echo $USER; exit 4\n");
+    let (out, _, last) = documents(&output.stdout);
+    assert_eq!((out.as_str(), last), ("site_a\n", serde_json::json!({ "exit": { "status": 4 } })));
+    // A refusal is a document, too; and there is no terminal for one who wants documents.
+    let output = node.plab(&["exec", "--json", "site_b", "--", "true"]);
+    let refusal: Value = serde_json::from_str(&output.stdout).expect("JSON");
+    assert_eq!((output.code, &refusal["code"]), (125, &Value::from("no-such-slice")), "{refusal}");
+    assert_eq!(node.plab(&["exec", "--json", "--tty", "site_a", "--", "true"]).code, 125);
+    // Who has seen enough ends it, as with any command.
+    let mut child = plab(&node, &["exec", "--json", "site_a", "--", "yes"]).spawn().expect("start");
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("piped")).read_line(&mut line).expect("read");
+    assert!(line.contains("y\\ny"), "{line}");
+    // `yes` learns of it by SIGPIPE; plab itself could not print that.
+    assert_eq!(end(&mut child), 125);
+    await_ended(&node, "site_a", "yes");
+    node.finish();
+}
+
 #[test]
 fn status_has_the_shape_it_promises() {
     let node = TestNode::start("cli-json");
@@ -407,7 +470,7 @@ fn status_has_the_shape_it_promises() {
     let Reply::Status(status) = serde_json::from_str(&text).expect("the protocol's shape") else {
         panic!("{text}")
     };
-    let NodeStatus { node: name, version, degraded, refused, slices } = *status;
+    let NodeStatus { node: name, version, degraded, refused, slices, .. } = *status;
     assert_eq!((name.as_str(), version.as_str()), ("node1.example.org", env!("CARGO_PKG_VERSION")));
     assert!(
         refused.is_empty()

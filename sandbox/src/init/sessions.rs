@@ -83,14 +83,15 @@ impl Sessions {
             env.retain(|have| !have.as_bytes().starts_with(prefix.as_bytes()));
             env.push(pair);
         }
-        let launch = |standard| {
-            Launch { program: &argv[0], argv: &argv, env: &env, standard, search: true }
+        let launch = |env: &[CString], standard| {
+            Launch { program: &argv[0], argv: &argv, env, standard, search: true }
                 .start()
                 .map_err(|errno| (errno, format!("execute {}", words[0])))
         };
         if let Some(size) = exec.tty {
             let (master, path) = terminal(size).map_err(|errno| (errno, "open a terminal".to_owned()))?;
-            let pid = launch(Standard::Terminal(&path))?;
+            name_terminal(&mut env, &path);
+            let pid = launch(&env, Standard::Terminal(&path))?;
             tell(socket, &FromSession::Running, &[master.as_fd()]);
             // Only the client holds the master now: when it goes, the kernel hangs the session up.
             Ok(pid)
@@ -98,8 +99,14 @@ impl Sessions {
             let [input, output, error] = standard else {
                 return Err((Errno::BADF, "take standard descriptors".into()));
             };
-            launch(Standard::Fds([input.as_fd(), output.as_fd(), error.as_fd()]))
+            launch(&env, Standard::Fds([input.as_fd(), output.as_fd(), error.as_fd()]))
         }
+    }
+
+    /// Tells whoever sits at a session; a client that does not read misses it.
+    pub(super) fn notice(&self, text: &str) {
+        let notice = FromSession::Notice { text: bounded(text.to_owned()) };
+        self.sessions.iter().for_each(|session| tell(&session.socket, &notice, &[]));
     }
 
     /// A child has ended; says whether it was a session's.
@@ -153,6 +160,16 @@ impl Sessions {
                 kill_process_group(session.pid, Signal::KILL).ok();
             }
         }
+    }
+}
+
+/// A login's `SSH_TTY` names the terminal that the command has, which is not the one that sshd made.
+fn name_terminal(env: &mut [CString], path: &CString) {
+    const NAME: &[u8] = b"SSH_TTY=";
+    let named = [NAME, path.as_bytes()].concat();
+    for pair in env.iter_mut().filter(|pair| pair.as_bytes().starts_with(NAME)) {
+        // The path came from a C string: it holds no NUL.
+        *pair = CString::new(named.clone()).unwrap_or_default();
     }
 }
 

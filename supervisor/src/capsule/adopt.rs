@@ -1,6 +1,6 @@
 //! A capsule that outlived plabd: found by its cgroup and its socket, and taken as it is.
 
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use plab_sandbox::KernelError;
 use rustix::io::Errno;
@@ -8,6 +8,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use super::Capsule;
 use crate::machine::Machine;
+use crate::peer::peer_pidfd;
 
 /// What is left of a capsule.
 pub enum Found {
@@ -71,25 +72,4 @@ fn reach(machine: &Machine, slice: &str, uid: u32) -> Result<(OwnedFd, OwnedFd, 
         return Err(failed(Errno::SRCH));
     }
     Ok((socket, pidfd, pid))
-}
-
-/// See unix(7), `SO_PEERPIDFD` (Linux 6.5).
-fn peer_pidfd(socket: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let mut pidfd: libc::c_int = -1;
-    let mut size = libc::socklen_t::try_from(size_of_val(&pidfd)).map_err(|_| Errno::INVAL)?;
-    // SAFETY: the value and its size are ours, and of the type the option has.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERPIDFD,
-            (&raw mut pidfd).cast(),
-            &raw mut size,
-        )
-    };
-    if result != 0 || pidfd < 0 {
-        return Err(Errno::NOPROTOOPT);
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
 }

@@ -1,4 +1,4 @@
-//! Who may ask what: root everything, a slice's own UID four things, of itself only. The kernel says who asks
+//! Who may ask what: root everything, a slice's own UID five things, of itself only. The kernel says who asks
 //! (`SO_PEERCRED`); nothing in a request is believed about that.
 
 use plab_protocol::control::{ErrorCode, ErrorReply, Request};
@@ -74,7 +74,7 @@ pub fn check(caller: &Caller, request: &Request) -> Result<(), ErrorReply> {
     };
     let asked = match request {
         // Without a name it is about what the caller may see, which is its own.
-        Request::Status { slice, .. } => slice.as_ref().unwrap_or(own),
+        Request::Status { slice, .. } | Request::Sessions { slice } => slice.as_ref().unwrap_or(own),
         Request::Exec(exec) => &exec.slice,
         Request::Restart { slice } => slice,
         Request::Apply { .. }
@@ -83,10 +83,15 @@ pub fn check(caller: &Caller, request: &Request) -> Result<(), ErrorReply> {
         | Request::Thaw { .. }
         | Request::Events { .. }
         | Request::Usage
-        | Request::Drain => {
+        | Request::Drain { .. }
+        | Request::Boots { .. }
+        | Request::Planned
+        | Request::Power { .. }
+        | Request::CancelPower
+        | Request::TrustClock => {
             return Err(refused(
                 ErrorCode::Denied,
-                "only root may ask this; a slice may use exec, shell, status, restart on itself",
+                "only root may ask this; a slice may use exec, shell, status, sessions, restart on itself",
             ));
         }
     };
@@ -101,9 +106,10 @@ pub fn check(caller: &Caller, request: &Request) -> Result<(), ErrorReply> {
 mod tests {
     use super::*;
     use plab_protocol::control::Exec;
+    use plab_protocol::machine::PowerAction;
 
     fn exec(slice: &str) -> Request {
-        Request::Exec(Exec { slice: slice.into(), argv: vec![], env: [].into(), tty: None })
+        Request::Exec(Exec { slice: slice.into(), argv: vec![], env: [].into(), tty: None, login: None })
     }
 
     fn everything(slice: &str) -> Vec<(Request, bool)> {
@@ -111,6 +117,7 @@ mod tests {
         vec![
             (Request::Status { slice: Some(slice()), verify: true }, true),
             (exec(&slice()), true),
+            (Request::Sessions { slice: Some(slice()) }, true),
             (Request::Restart { slice: slice() }, true),
             (Request::Apply { text: String::new(), origin: "-".into() }, false),
             (Request::Remove { slice: slice() }, false),
@@ -118,7 +125,12 @@ mod tests {
             (Request::Thaw { slice: slice() }, false),
             (Request::Events { since: 0, slice: Some(slice()), follow: false }, false),
             (Request::Usage, false),
-            (Request::Drain, false),
+            (Request::Drain { for_shutdown: false }, false),
+            (Request::Boots { last: 1 }, false),
+            (Request::Planned, false),
+            (Request::Power { action: PowerAction::Reboot, at: None, reason: None }, false),
+            (Request::CancelPower, false),
+            (Request::TrustClock, false),
         ]
     }
 
@@ -131,12 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_may_four_things_of_itself() {
+    fn a_slice_may_five_things_of_itself() {
         let caller = Caller::Slice("site_sl1".into());
         for (request, may) in everything("site_sl1") {
             assert_eq!(check(&caller, &request).is_ok(), may, "{request:?}");
         }
         assert!(check(&caller, &Request::Status { slice: None, verify: false }).is_ok());
+        assert!(check(&caller, &Request::Sessions { slice: None }).is_ok());
         // A longer name with the same beginning is another's.
         for other in ["site_sl10", "site_sl", "site"] {
             for (request, _) in everything(other) {

@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use plab_protocol::control::{Envelope, Reply};
 use plab_protocol::{MAX_LINE, channel};
+use rustix::io::Errno;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
+
+use crate::peer::Process;
 
 /// A client that does not read its answer is gone or hostile.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,6 +28,14 @@ impl Connection {
     /// An accepted connection.
     pub fn new(stream: UnixStream) -> Self {
         Self { stream }
+    }
+
+    /// The process that connected.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn client(&self) -> Result<Process, Errno> {
+        Process::connected(&self.stream)
     }
 
     /// Reads one request line and the descriptors that came with it.

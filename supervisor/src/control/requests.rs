@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use plab_config::Definition;
-use plab_protocol::control::{ErrorCode, ErrorReply, Exec, Reply, Request, SliceState};
+use plab_protocol::control::{ErrorCode, ErrorReply, Exec, Reply, Request, Severity, SliceState};
 use plab_sandbox::message::{self, ToInit};
 use rustix::fs::{FileType, OFlags};
 use tokio::sync::oneshot;
@@ -17,6 +17,7 @@ use super::connection::Connection;
 use super::status;
 use crate::admission;
 use crate::node::Node;
+use crate::sessions::{MAX_OF_A_SLICE, Sessions, find_key};
 use crate::slice::{Answer, Command, Handle, Settled, refused};
 
 /// Events sent at once: with the longest of messages they fit a line of the protocol.
@@ -40,7 +41,14 @@ pub fn describe(request: &Request) -> String {
         },
         Request::Events { .. } => "events".into(),
         Request::Usage => "usage".into(),
-        Request::Drain => "drain".into(),
+        Request::Drain { for_shutdown: false } => "drain".into(),
+        Request::Drain { for_shutdown: true } => "drain for shutdown".into(),
+        Request::Boots { .. } => "boots".into(),
+        Request::Planned => "node".into(),
+        Request::Power { action, .. } => format!("node {}", action.name()),
+        Request::CancelPower => "node cancel".into(),
+        Request::TrustClock => "node trust-clock".into(),
+        Request::Sessions { slice } => format!("sessions {}", slice.as_deref().unwrap_or("")),
     }
 }
 
@@ -55,19 +63,19 @@ pub async fn serve(
     let reply = match request {
         Request::Status { slice, verify } => self::status(node, caller, slice.as_deref(), verify),
         Request::Usage => Ok(Reply::Usage { at_micros: monotonic_micros(), capsules: status::usage(node) }),
-        Request::Exec(exec) => self::exec(node, caller, exec, &fds),
+        Request::Exec(exec) => self::exec(node, caller, exec, &fds, connection),
+        Request::Sessions { slice } => sessions(node, caller, slice.as_deref()),
         Request::Restart { slice } => command(node, caller, &slice, "restart", Command::Restart).await,
         Request::Freeze { slice } => command(node, caller, &slice, "freeze", Command::Freeze).await,
         Request::Thaw { slice } => command(node, caller, &slice, "thaw", Command::Thaw).await,
         Request::Apply { text, origin } => apply(node, caller, &text, &origin).await,
         Request::Remove { slice } => remove(node, caller, &slice).await,
-        Request::Drain => {
-            status::audit(node, None, caller, "drain");
-            node.drain().await;
-            Ok(Reply::Done {
-                message: "every capsule is stopped, and stays so until plabd starts anew".into(),
-            })
-        }
+        request @ (Request::Drain { .. }
+        | Request::Boots { .. }
+        | Request::Planned
+        | Request::Power { .. }
+        | Request::CancelPower
+        | Request::TrustClock) => super::machine::serve(node, caller, request).await,
         Request::Events { since, slice, follow } => {
             events(node, since, slice, follow, connection).await;
             return;
@@ -104,8 +112,13 @@ fn status(node: &Rc<Node>, caller: &Caller, slice: Option<&str>, verify: bool) -
 }
 
 /// Hands the client's sockets on to the capsule; plabd is not on the path of the command.
-fn exec(node: &Node, caller: &Caller, exec: Exec, fds: &[OwnedFd]) -> Outcome {
+fn exec(node: &Rc<Node>, caller: &Caller, exec: Exec, fds: &[OwnedFd], connection: &Connection) -> Outcome {
     let handle = find(node, caller, &exec.slice)?;
+    let definition = Rc::clone(&handle.slice.definition.borrow());
+    may_open(node, caller, &exec, &definition)?;
+    let client = connection.client().map_err(|error| {
+        refused(ErrorCode::Failed, format!("could not take hold of the client's process: {error}"))
+    })?;
     let due = if exec.tty.is_some() { 1 } else { 4 };
     if fds.len() != due {
         return Err(refused(
@@ -131,20 +144,51 @@ fn exec(node: &Node, caller: &Caller, exec: Exec, fds: &[OwnedFd]) -> Outcome {
             format!("capsule-init of {} does not answer at present; try again in a moment", exec.slice);
         refused(ErrorCode::WrongState, message)
     })?;
-    let what = match exec.argv.first() {
-        Some(program) => format!("exec {} {program}", exec.slice),
-        None => format!("shell {}", exec.slice),
-    };
     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-    let message = ToInit::Exec(message::Exec { argv: exec.argv, env: exec.env, tty: exec.tty });
-    let sent = link.send(&message, &borrowed);
-    // After the handover, which somebody waits for; refused or not, it was asked.
-    status::audit(node, Some(&exec.slice), caller, &what);
-    sent.map_err(|error| {
+    let message =
+        ToInit::Exec(message::Exec { argv: exec.argv.clone(), env: exec.env.clone(), tty: exec.tty });
+    link.send(&message, &borrowed).map_err(|error| {
+        status::audit(node, Some(&exec.slice), caller, &describe(&Request::Exec(exec.clone())));
         let message = format!("could not hand the command to capsule-init of {}: {error}", exec.slice);
         refused(ErrorCode::Failed, message)
     })?;
+    // After the handover, which somebody waits for.
+    let by = caller.slice().unwrap_or("root");
+    Sessions::open(node, by, &exec, &definition, client);
     Ok(Reply::Started)
+}
+
+/// Whether the caller may open one more session, by the key that it came with if it came by ssh. Asked at each command:
+/// a connection outlives the removal of its key by a moment, and carries many commands (`ControlMaster`).
+fn may_open(node: &Node, caller: &Caller, exec: &Exec, definition: &Definition) -> Result<(), ErrorReply> {
+    if let Some(login) = &exec.login
+        && find_key(definition, &login.key).is_none()
+    {
+        node.events.report(
+            Some(&exec.slice),
+            "request-denied",
+            Severity::Notice,
+            format!("{}: ssh with key {}, which the definition does not have", caller.describe(), login.key),
+        );
+        let message = format!("the key {} may not log in to {} any more", login.key, exec.slice);
+        return Err(refused(ErrorCode::Denied, message));
+    }
+    if caller.slice().is_some() && node.sessions.count_own(&exec.slice) >= MAX_OF_A_SLICE {
+        let message = format!(
+            "{} has {MAX_OF_A_SLICE} sessions open, which is the limit; close some, `plab sessions` lists them",
+            exec.slice
+        );
+        return Err(refused(ErrorCode::Busy, message));
+    }
+    Ok(())
+}
+
+fn sessions(node: &Node, caller: &Caller, slice: Option<&str>) -> Outcome {
+    if let Some(slice) = slice {
+        find(node, caller, slice)?;
+    }
+    let wanted = |name: &str| caller.may_see(name) && slice.is_none_or(|slice| slice == name);
+    Ok(Reply::Sessions { sessions: node.sessions.list(|session| wanted(&session.slice)) })
 }
 
 /// Why a descriptor must not get into a capsule: a directory of the host's (or a mere path, which may be one) is a
@@ -242,7 +286,13 @@ fn store(file: &Path, text: &str) -> std::io::Result<()> {
     let mut out = std::fs::File::create(&temporary)?;
     out.write_all(text.as_bytes())?;
     out.sync_all()?;
-    std::fs::rename(&temporary, file)
+    std::fs::rename(&temporary, file)?;
+    sync_directory_of(file)
+}
+
+/// Puts on disk that a file has come, or gone: a power cut must not bring back what was answered for.
+fn sync_directory_of(file: &Path) -> std::io::Result<()> {
+    std::fs::File::open(file.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 async fn remove(node: &Rc<Node>, caller: &Caller, slice: &str) -> Outcome {
@@ -260,6 +310,12 @@ async fn remove(node: &Rc<Node>, caller: &Caller, slice: &str) -> Outcome {
             }
             _ => {}
         }
+        sync_directory_of(&file).map_err(|error| {
+            refused(
+                ErrorCode::Failed,
+                format!("could not put on disk that {} is gone: {error}", file.display()),
+            )
+        })?;
         // Asked for by name: no need to wait and see whether the file stays away.
         node.file_gone(&file);
     }

@@ -1,11 +1,11 @@
 //! Against whoever sits at a terminal.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use plab_protocol::{channel, control, session};
 
-use crate::case::Expect::{Either, Errno, Works};
+use crate::case::Expect::{Either, Errno, Gives, Works};
 use crate::case::{Case, Place, Seen, Tried, attack};
 use crate::stage::{ATTACKER, Stage};
 
@@ -103,6 +103,7 @@ fn said_in_session(stage: &Stage, argv: &[&str]) -> String {
             argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
             env: std::collections::BTreeMap::new(),
             tty: Some(control::WindowSize { rows: 33, cols: 99 }),
+            login: None,
         }),
     };
     let stream = std::os::unix::net::UnixStream::connect(stage.socket()).expect("connect");
@@ -128,22 +129,44 @@ fn said_in_session(stage: &Stage, argv: &[&str]) -> String {
     String::from_utf8_lossy(&said).into_owned()
 }
 
-/// From the descriptor back to the device: with another way of opening it, or to read what others type there.
+/// From the descriptor back to the device: with another way of opening it, to write on the administrator's screen, or
+/// to read what is typed there.
 fn reopen_administrators_terminal() -> Case {
     Case::of("reopen-administrators-terminal", "the administrator's terminal", |stage| {
         let mut tried = Tried::default();
-        let (_master, slave) = terminal();
+        let (master, slave) = terminal();
+        let device = slave.metadata().expect("fstat").rdev();
+        let device = format!("device {}:{}", libc::major(device), libc::minor(device));
         let run = |place| {
             let stdin = slave.try_clone().expect("dup").into();
-            stage.act_with(place, &["reopen".to_owned(), "0".to_owned()], stdin, std::process::Stdio::piped())
+            let args = ["reopen", "0", "forged"].map(str::to_owned);
+            stage.act_with(place, &args, stdin, std::process::Stdio::piped())
         };
-        let (seen, shown) = (run(Place::Capsule), run(Place::Root));
-        // What it opens is the pipe that plab put in the terminal's place, which is its own.
-        tried.check(Works.is(&seen), format!("the pipe in the terminal's place came to {seen}"));
-        tried.check(Works.is(&shown), format!("the control came to {shown}"));
+        // Standard input is the pipe that plab puts in the terminal's place. That may be opened: it is the command's.
+        let seen = run(Place::Capsule);
+        tried.check(Gives("no device").is(&seen), format!("the attack came to {seen}"));
+        tried.check(!on_screen(&master).contains("forged"), "it wrote on the administrator's screen");
+        let shown = run(Place::Root);
+        tried.check(
+            matches!(&shown, Seen::Worked(opened) if *opened == device),
+            format!("the control came to {shown}, not to {device}"),
+        );
+        tried.check(on_screen(&master).contains("forged"), "the control did not write on the screen");
         (tried.inside, tried.control) = (seen.to_string(), shown.to_string());
         tried
     })
+}
+
+/// What was written to a terminal since the last look.
+fn on_screen(master: &OwnedFd) -> String {
+    rustix::io::ioctl_fionbio(master, true).expect("no blocking");
+    let mut buffer = [0; 4096];
+    let length = match rustix::io::read(master, &mut buffer) {
+        Ok(length) => length,
+        Err(rustix::io::Errno::AGAIN) => 0,
+        Err(error) => panic!("read the screen: {error}"),
+    };
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
 
 /// TIOCSCTTY with force: the administrator's session would lose its terminal.

@@ -1,5 +1,6 @@
 //! Down: `stop`, grace, kill; a capsule that ended by itself; a slice that goes for good.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -191,7 +192,10 @@ impl Task {
             self.node.ledger.set_removing(row.name.clone()).await.map_err(|error| error.to_string())?;
             row.removing = true;
         }
+        // Nobody comes in any more, and whoever is in goes: first from outside, then with the capsule.
+        self.node.machine.accounts.close(&self.slice.name).map_err(|error| error.to_string())?;
         self.stop("its definition is gone").await;
+        self.end_outsiders(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
         self.slice.set(SliceState::Removing, None);
         let Some(row) = &self.row else { return Ok(()) };
         let (machine, name, uid) = (Arc::clone(&self.node.machine), row.name.clone(), row.uid);
@@ -201,6 +205,11 @@ impl Task {
         let cleared = death::clear(&self.node.machine, &self.slice.name, Some(self.uid())).await;
         wiped.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         cleared.map_err(|error| error.to_string())?;
+        // Once more: sshd may have been in the middle of a login. Then the UID is nobody's.
+        let accounts = &self.node.machine.accounts;
+        accounts.withdraw(&self.slice.name, self.uid()).map_err(|error| error.to_string())?;
+        self.end_outsiders(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
+        self.account = None;
         self.node.ledger.forget(self.slice.name.clone()).await.map_err(|error| error.to_string())?;
         self.row = None;
         self.accepted = None;

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
 use crate::Primitive;
 use crate::sys::{Arg, Attempt, arg, attempt, call, int, number, text, words};
@@ -194,12 +194,22 @@ fn exec_at(args: &[String]) -> Attempt {
     if code == 0 { Ok("ran".into()) } else { Err(code) }
 }
 
-/// `reopen FD`: opens anew, for writing and cut to nothing, what a descriptor refers to.
+/// `reopen FD [TEXT]`: opens anew, for writing and cut to nothing, what a descriptor refers to, writes the text, and
+/// says which device it was.
 fn reopen(args: &[String]) -> Attempt {
     let path = format!("/proc/self/fd/{}", int(args, 0));
     let mut options = std::fs::File::options();
     options.write(true).truncate(true).custom_flags(libc::O_NOCTTY);
-    options.open(path).map(|_| "cut".into()).map_err(|e| number(&e))
+    let mut file = options.open(path).map_err(|e| number(&e))?;
+    if let Some(text) = args.get(1) {
+        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(|e| number(&e))?;
+    }
+    let device = file.metadata().map_err(|e| number(&e))?.rdev();
+    Ok(if device == 0 {
+        "no device".into()
+    } else {
+        format!("device {}:{}", libc::major(device), libc::minor(device))
+    })
 }
 
 /// Looks for descriptors beyond the three that a command is given.

@@ -69,6 +69,7 @@ impl Commander {
             argv: argv.iter().map(|&word| word.to_owned()).collect(),
             env: [].into(),
             tty: None,
+            login: None,
         });
         let control = Client::ask(&self.socket, request, &fds)?;
         // Else the end of the session would never be seen.
