@@ -15,7 +15,8 @@ BENCH_ARGS ?=
 as_root = @[ "$$(id -u)" = 0 ] || { \
     printf 'make %s: capsules are made as root; run: sudo env "PATH=$$PATH" make %s\n' $@ $@ >&2; exit 1; }
 
-.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host vm lint bench man deb clean
+.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host test-node image \
+    vm lint bench man deb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,7 +31,7 @@ run: ## Keep a node with the example slices in the foreground until Ctrl-C (root
 	@$(MAKE) --no-print-directory deps-demo build
 	@scripts/run
 
-test: ## Set up and run everything: deps, lint, build, unit tests, lane check, host tests (root)
+test: ## Set up and run everything: deps, lint, build, unit tests, host tests, a node in a VM (root)
 	$(as_root)
 	@scripts/test
 
@@ -61,10 +62,21 @@ test-host: ## Tests of the whole node, with real capsules on this machine (root,
 	$(as_root)
 	$(CARGO) test -p plab-tests $(TEST_ARGS)
 
-vm: ## The v2 lane, in a virtual machine under QEMU (root, after make build)
+test-node: ## The same suites, and the image itself, on a node in a virtual machine (root, after make build)
 	$(as_root)
-	tests/vm/build
-	tests/vm/run
+	@image/build --deb "$$(scripts/deb)" node test
+	@tests/vm/product
+	@tests/vm/run
+
+image: ## Build the package and the node's disk image, out/image/node/disk.img (root)
+	$(as_root)
+	@$(MAKE) --no-print-directory build
+	@image/build --deb "$$(scripts/deb)" node
+
+vm: ## Build the node image, boot it under QEMU, open a shell in it (root)
+	$(as_root)
+	@$(MAKE) --no-print-directory image
+	@tests/vm/shell
 
 lint: ## Formatting, clippy and shellcheck; warnings are errors
 	$(CARGO) fmt --all --check

@@ -27,6 +27,9 @@ struct Lane {
     machine: Machine,
     kernel: Kernel,
     cgroups: Cgroups,
+    /// Only a node has one; tests on other machines do not ask.
+    systemd: Option<Systemd>,
+    storage: Option<Storage>,
     program: Vec<Program>,
 }
 
@@ -56,6 +59,22 @@ struct Cgroups {
     arrangements: Vec<String>,
     controllers: Vec<String>,
     files: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Systemd {
+    /// Units that must be active.
+    active: Vec<String>,
+}
+
+/// The file system of the slices' storage.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Storage {
+    at: PathBuf,
+    filesystem: String,
+    options: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -212,6 +231,49 @@ fn cgroups(want: &Cgroups, missing: &mut Missing) {
     }
 }
 
+fn systemd(want: &Systemd, missing: &mut Missing) {
+    // sd_booted(3): the one sign of it that is promised.
+    if !Path::new("/run/systemd/system").is_dir() {
+        missing.0.push("systemd as PID 1: there is no /run/systemd/system".into());
+        return;
+    }
+    for unit in &want.active {
+        let ended = Command::new("systemctl").args(["is-active", unit]).stdin(Stdio::null()).output();
+        let state = ended.map_or_else(
+            |error| error.to_string(),
+            |ended| String::from_utf8_lossy(&ended.stdout).trim().to_owned(),
+        );
+        missing.unless(state == "active", || format!("{unit}: is {state}; journalctl -u {unit}"));
+    }
+}
+
+fn storage(want: &Storage, missing: &mut Missing) {
+    let text = read("/proc/self/mountinfo");
+    let found = text.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let mut left = left.split(' ').skip(4);
+        if Path::new(left.next()?) != want.at {
+            return None;
+        }
+        // Those of the mount, and those of the file system itself.
+        let mut right = right.split(' ');
+        let kind = right.next()?;
+        let options = [left.next()?, right.nth(1)?].join(",");
+        Some((kind.to_owned(), options.split(',').map(str::to_owned).collect::<Vec<_>>()))
+    });
+    let at = want.at.display();
+    let Some((kind, options)) = found else {
+        missing.0.push(format!("storage: nothing is mounted on {at}"));
+        return;
+    };
+    missing.unless(kind == want.filesystem, || format!("storage: {at} is {kind}, not {}", want.filesystem));
+    for option in &want.options {
+        missing.unless(options.contains(option), || {
+            format!("storage: {at} is mounted without {option}: with {}", options.join(","))
+        });
+    }
+}
+
 fn is_program(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
@@ -262,6 +324,8 @@ fn everything_the_lane_pins_is_there() {
     machine(&lane.machine, &mut missing);
     kernel(&lane.kernel, &mut missing);
     cgroups(&lane.cgroups, &mut missing);
+    lane.systemd.iter().for_each(|want| systemd(want, &mut missing));
+    lane.storage.iter().for_each(|want| storage(want, &mut missing));
     lane.program.iter().for_each(|want| program(want, &mut missing));
     assert!(
         missing.0.is_empty(),

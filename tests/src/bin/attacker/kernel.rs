@@ -15,7 +15,8 @@ pub const PRIMITIVES: &[Primitive] = &[
     ("io-setup", io_setup),
     ("kexec-load", |_| attempt(libc::SYS_kexec_load, &mut [Arg::Null, Arg::Null, Arg::Null, Arg::Null])),
     ("init-module", |_| attempt(libc::SYS_init_module, &mut [Arg::In(&[0; 8]), Arg::Int(8), Arg::Text(c"")])),
-    ("finit-module", |_| attempt(libc::SYS_finit_module, &mut [Arg::Int(0), Arg::Text(c""), Arg::Int(0)])),
+    // No descriptor at all: what a kernel says of one that is no file differs.
+    ("finit-module", |_| attempt(libc::SYS_finit_module, &mut [Arg::Int(-1), Arg::Text(c""), Arg::Int(0)])),
     ("delete-module", |_| attempt(libc::SYS_delete_module, &mut [Arg::Text(c"no-such"), Arg::Int(0)])),
     ("iopl", |_| attempt(libc::SYS_iopl, &mut [Arg::Int(3)])),
     ("ioperm", |_| attempt(libc::SYS_ioperm, &mut [Arg::Int(0x80), Arg::Int(1), Arg::Int(1)])),
