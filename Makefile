@@ -65,7 +65,7 @@ vm: ## The v2 lane, in a virtual machine under QEMU (root, after make build)
 
 test-package: ## The Debian package in a virtual machine, under systemd (root, after make build and the node image)
 	$(as_root)
-	$(CARGO) test -p plab-tests --features vm --test package -- --nocapture
+	PLAB_TEST_SLOW=$${PLAB_TEST_SLOW:-10} $(CARGO) test -p plab-tests --features vm --test package -- --nocapture
 
 lint: ## Formatting, clippy and shellcheck; warnings are errors
 	$(CARGO) fmt --all --check
