@@ -15,11 +15,11 @@ BENCH_ARGS ?=
 as_root = @[ "$$(id -u)" = 0 ] || { \
     printf 'make %s: capsules are made as root; run: sudo env "PATH=$$PATH" make %s\n' $@ $@ >&2; exit 1; }
 
-.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host test-node image \
+.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host test-node test-package image \
     vm lint bench man deb clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## Build, then show each promise being kept on real services (root; about a minute)
 	$(as_root)
@@ -78,9 +78,13 @@ vm: ## Build the node image, boot it under QEMU, open a shell in it (root)
 	@$(MAKE) --no-print-directory image
 	@tests/vm/shell
 
+test-package: ## The Debian package in a virtual machine, under systemd (root, after make build and the node image)
+	$(as_root)
+	PLAB_TEST_SLOW=$${PLAB_TEST_SLOW:-10} $(CARGO) test -p plab-tests --features vm --test package -- --nocapture
+
 lint: ## Formatting, clippy and shellcheck; warnings are errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features plab-tests/vm -- -D warnings
 	@scripts/lint-shell
 
 bench: ## Measure against bwrap and crun, side by side: a table and a JSON file (root)

@@ -395,7 +395,7 @@ fn a_removed_definition_takes_everything_with_it_after_its_stop() {
         "site_a",
         "mkdir -p tree/$(printf 'd/%.0s' $(seq 200)) && mkdir $'odd\\n\\377name' shut && touch shut/file && mkfifo fifo && \
          ln -s / link && chmod 000 shut && mkdir tight && touch tight/file && chmod 555 tight && \
-         touch $(seq 2000) /tmp/x /var/tmp/x && chmod 500 .",
+         touch $(seq 2000) /tmp/x /var/tmp/x && chmod 000 /tmp && chmod 300 /var/tmp && chmod 500 .",
     )
     .ok();
     std::fs::remove_file(node.definition_path("site_a")).expect("remove");

@@ -4,7 +4,7 @@
 //! there are descriptors is flattened as it goes: what lies deep is moved up to the top and emptied from there.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
@@ -21,8 +21,7 @@ pub(super) fn run(uid: u32, landlock_abi: i32, targets: &[OwnedFd]) -> Result<u6
     restrict_to(targets, landlock_abi)?;
     let mut removed = 0;
     for target in targets {
-        // The slice may have taken its own rights to its home away.
-        let top = open_directory(target, c".").tried("open", "a directory of the slice's storage")?;
+        let top = open_top(target).tried("open", "a directory of the slice's storage")?;
         empty(&top, &mut removed).tried("empty", "a directory of the slice's storage")?;
     }
     Ok(removed)
@@ -46,6 +45,13 @@ fn restrict_to(targets: &[OwnedFd], abi: i32) -> Result<(), KernelError> {
         ruleset = ruleset.add_rule(PathBeneath::new(target, all)).map_err(failed)?;
     }
     ruleset.restrict_self().map(drop).map_err(failed)
+}
+
+/// Opens one of the directories that came, whose owner may have taken its own rights to it away. Without them not even
+/// its "." can be looked up, and fchmod(2) takes no `O_PATH` descriptor; so it is named by the descriptor, proc(5).
+fn open_top(target: &OwnedFd) -> Result<OwnedFd, Errno> {
+    rustix::fs::chmod(format!("/proc/self/fd/{}", target.as_raw_fd()), Mode::RWXU)?;
+    openat(target, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// Opens a directory of the slice's for listing, giving it back the rights its owner took away.

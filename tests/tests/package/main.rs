@@ -1,0 +1,195 @@
+//! The Debian package on a machine of its own, under a real systemd: what an administrator does to a node, and that no
+//! slice notices what it is not to notice. Driven from outside, because the machine goes down in between.
+//!
+//! Only built with the feature `vm` (`make test-package`): it needs the node image and takes many minutes.
+
+mod machine;
+mod slices;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use machine::Machine;
+use plab_tests::{eventually, eventually_or};
+use slices::{Lives, all_live, make, undisturbed};
+
+/// How many services must not notice; `PLAB_TEST_SLICES` makes a quicker round.
+const SLICES: usize = 100;
+
+/// A package of the programs that were built, under a version that ends in this.
+fn package(suffix: &str) -> PathBuf {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output =
+        Command::new(top.join("scripts/deb")).env("PLAB_DEB_SUFFIX", suffix).output().expect("scripts/deb");
+    assert!(output.status.success(), "{output:?}");
+    top.join(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+/// An earlier package: the one that was named, such as the previous commit's, or the same programs as before a change.
+fn earlier() -> PathBuf {
+    std::env::var_os("PLAB_DEB_BEFORE").map_or_else(|| package("~before"), PathBuf::from)
+}
+
+fn install(machine: &Machine, package: &Path) {
+    machine.put(package);
+    let name = package.file_name().expect("named").to_string_lossy();
+    machine.sh(&format!("DEBIAN_FRONTEND=noninteractive dpkg -i /root/{name} 2>&1"));
+}
+
+fn main_pid(machine: &Machine, unit: &str) -> String {
+    machine.sh(&format!("systemctl show -p MainPID --value {unit}")).trim().to_owned()
+}
+
+/// Waits until systemd has a plabd that is ready and is not the one with this PID.
+fn another_plabd(machine: &Machine, former: &str) {
+    eventually_or(
+        || {
+            let now = main_pid(machine, "plabd");
+            let ready = machine.try_sh("systemctl is-active --quiet plabd").status.success();
+            (ready && now != "0" && now != former).then_some(())
+        },
+        || machine.sh("systemctl status --no-pager plabd"),
+    );
+}
+
+/// Does something that brings another plabd, and that no slice is to notice.
+fn unnoticed(machine: &Machine, what: &str, lives: &Lives, act: impl FnOnce()) {
+    let begun = Instant::now();
+    let former = main_pid(machine, "plabd");
+    act();
+    another_plabd(machine, &former);
+    undisturbed(machine, lives);
+    eprintln!("{what}: none of {} noticed ({} s)", lives.len(), begun.elapsed().as_secs());
+}
+
+/// After something that stops every slice in order: each `stop` was run, once more than before, and each service has
+/// been started once more.
+fn stopped_in_order(machine: &Machine, what: &str, before: &Lives) -> Lives {
+    let after = all_live(machine, before.len());
+    for (name, was) in before {
+        let is = &after[name];
+        assert_eq!((is.starts, is.stops), (was.starts + 1, was.stops + 1), "{what}: {name}: {is:?}");
+    }
+    eprintln!("{what}: every stop was run, every slice is back");
+    after
+}
+
+/// All that a package could leave: every path but those that live with the machine, and what of processes, cgroups,
+/// units and users there is.
+fn traces(machine: &Machine) -> Vec<String> {
+    let listing = machine.sh(
+        "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /root -o -path /var/log -o -path /var/cache \
+             -o -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /var/lib/chrony -o -path /var/lib/dhcpcd \
+             -o -path /var/tmp -o -path /boot -o -name __pycache__ \\) -prune -o -print
+         find /var/lib/planetlab /run/planetlab /dev/shm 2>/dev/null | sed 's/^/left: /'
+         find /sys/fs/cgroup -type d -name '*plan*' -o -type d -name 'plab*'
+         find / -uid +65535 -not -path '/proc/*' 2>/dev/null
+         find /var/lib/systemd -name '*plan*' -o -name '*plab*'
+         systemctl list-unit-files --no-legend | awk '{ print \"unit \" $1, $2 }'
+         ps -eo comm= | grep -E '^(plab|capsule)' || true
+         awk '$3 ~ /./ && /plan|plab/' /proc/self/mountinfo | cut -d' ' -f5
+         sort /etc/passwd /etc/group",
+    );
+    let mut lines: Vec<String> = listing.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn the_life_of_a_node() {
+    let count =
+        std::env::var("PLAB_TEST_SLICES").map_or(SLICES, |text| text.parse().expect("a number of slices"));
+    let machine = Machine::start("package");
+    let clean = traces(&machine);
+    let (before, current) = (earlier(), package(""));
+
+    install(&machine, &before);
+    machine.sh("systemctl is-active planetlab.target planetlab-capsules plabd planetlab-drain");
+    machine.sh("plab check && plab init --stdout | grep -q '^name = '");
+    let refused = machine.try_sh("plab init");
+    assert_eq!(refused.status.code(), Some(1), "the node file was written when the package was installed");
+    let lives = make(&machine, count);
+    eprintln!("{count} slices run");
+    inherits_nothing(&machine);
+
+    unnoticed(&machine, "systemctl restart plabd", &lives, || {
+        machine.sh("systemctl restart plabd");
+    });
+    unnoticed(&machine, "an upgrade", &lives, || {
+        install(&machine, &current);
+        let replaced = machine.sh("readlink /proc/[0-9]*/exe | grep -c '/capsule-init (deleted)'");
+        assert_eq!(replaced.trim(), count.to_string(), "each goes on with the capsule-init it began with");
+    });
+    unnoticed(&machine, "systemctl daemon-reload and daemon-reexec", &lives, || {
+        machine.sh("systemctl daemon-reload && systemctl daemon-reexec && systemctl restart plabd");
+    });
+    unnoticed(&machine, "plabd killed", &lives, || {
+        machine.sh("kill -KILL $(systemctl show -p MainPID --value plabd)");
+    });
+    unnoticed(&machine, "plabd hangs, and the watchdog", &lives, || {
+        machine.sh("kill -STOP $(systemctl show -p MainPID --value plabd)");
+    });
+    assert!(machine.sh("journalctl -u plabd --no-pager").contains("Watchdog timeout"));
+
+    machine.reboot();
+    let lives = stopped_in_order(&machine, "reboot", &lives);
+    machine.power_cycle();
+    let lives = stopped_in_order(&machine, "power off and on", &lives);
+    machine.sh("systemctl stop planetlab.target && systemctl stop planetlab-drain plabd planetlab-capsules");
+    assert_eq!(machine.sh("ps -eo comm= | grep -cE '^(plab|capsule)' || true").trim(), "0");
+    machine.sh("test ! -e /sys/fs/cgroup/system.slice/planetlab-capsules.service");
+    machine.sh("systemctl start planetlab.target");
+    let lives = stopped_in_order(&machine, "systemctl stop and start", &lives);
+
+    unnoticed(&machine, "the holder of the cgroup killed", &lives, || {
+        let holder = main_pid(&machine, "planetlab-capsules");
+        machine.sh(&format!("kill -KILL {holder}"));
+        eventually("systemd has seen it", || {
+            (!machine.try_sh("systemctl is-active --quiet planetlab-capsules").status.success()).then_some(())
+        });
+        machine.sh("systemctl restart plabd");
+    });
+    machine.sh("plab restart site_s1");
+    let lives = all_live(&machine, count);
+    machine.sh("systemctl stop planetlab.target && systemctl stop planetlab-drain plabd planetlab-capsules");
+    machine.sh("systemctl start planetlab.target");
+    let lives = stopped_in_order(&machine, "a new holder", &lives);
+    machine.sh("systemctl is-active planetlab-capsules");
+
+    machine.sh("dpkg --remove planetlab-node 2>&1");
+    assert_eq!(machine.sh("ps -eo comm= | grep -cE '^(plab|capsule)' || true").trim(), "0");
+    machine.sh("test -e /etc/planetlab/node.toml && test -d /var/lib/planetlab/slices/site_s7/home");
+    install(&machine, &current);
+    stopped_in_order(&machine, "remove and install", &lives);
+    let said = machine.sh("dpkg --purge planetlab-node 2>&1");
+    assert!(said.contains(&format!("PURGING: the storage of {count} slices")), "{said}");
+    let left: Vec<String> = traces(&machine).into_iter().filter(|line| !clean.contains(line)).collect();
+    assert_eq!(left, Vec::<String>::new(), "left behind by a purge");
+    eprintln!("purged: nothing is left");
+}
+
+/// What plabd has of its unit, and a capsule must not.
+fn inherits_nothing(machine: &Machine) {
+    let pid = machine.sh("pgrep -o -x capsule-init");
+    let pid = pid.trim();
+    assert_eq!(
+        machine.sh("cat /proc/$(systemctl show -p MainPID --value plabd)/oom_score_adj").trim(),
+        "-900"
+    );
+    assert_eq!(machine.sh(&format!("cat /proc/{pid}/oom_score_adj")).trim(), "0");
+    assert_eq!(machine.sh("plab exec site_s1 -- cat /proc/self/oom_score_adj").trim(), "0");
+    let back = machine.try_sh("plab exec site_s1 -- sh -c 'echo -1 >/proc/self/oom_score_adj'");
+    assert!(String::from_utf8_lossy(&back.stderr).contains("Permission denied"), "{back:?}");
+    let environment = machine.sh(&format!("plab exec site_s1 -- env; tr '\\0' '\\n' </proc/{pid}/environ"));
+    for name in
+        ["NOTIFY_SOCKET", "INVOCATION_ID", "WATCHDOG", "JOURNAL_STREAM", "CREDENTIALS", "RUNTIME_DIRECTORY"]
+    {
+        assert!(!environment.contains(name), "{name} is in {environment}");
+    }
+    // One filter is the profile's, the other the table's; none is systemd's.
+    let filters = machine.sh(&format!("sed -n 's/^Seccomp_filters:\\t//p' /proc/{pid}/status"));
+    assert_eq!(filters.trim(), "2");
+    // What systemd lets every capsule open of devices is enough for a terminal.
+    machine.sh("plab status --verify site_s1 && plab exec site_s1 -- python3 -c 'import pty; pty.openpty()'");
+}
