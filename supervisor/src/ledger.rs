@@ -402,10 +402,9 @@ fn serve(connection: &Connection, inbox: &mpsc::Receiver<Job>, trouble: &watch::
             .pragma_update(None, "synchronous", synchronous)
             .and_then(|()| connection.execute_batch("BEGIN IMMEDIATE"));
         let finishes: Vec<Finish> = batch.into_iter().map(|job| (job.work)(connection)).collect();
-        let committed = begun.and_then(|()| connection.execute_batch("COMMIT")).map_err(|error| {
+        let committed = begun.and_then(|()| connection.execute_batch("COMMIT")).inspect_err(|_| {
             // After a failed commit the transaction may still be open.
             connection.execute_batch("ROLLBACK").ok();
-            error
         });
         note(trouble, &committed, connection.total_changes() > before);
         let committed = committed.map_err(|error| error.to_string());

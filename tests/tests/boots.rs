@@ -91,7 +91,10 @@ fn a_shutdown_is_recorded_and_taken_back_if_the_boot_goes_on() {
     let mut node = TestNode::start("boots-shutdown");
     define_counting(&node, "site_a");
     node.plab(&["drain", "--for-shutdown"]).ok();
-    assert_eq!((node.lines("site_a", "stopped"), node.status("site_a")["state"].as_str()), (1, Some("stopped")));
+    assert_eq!(
+        (node.lines("site_a", "stopped"), node.status("site_a")["state"].as_str()),
+        (1, Some("stopped"))
+    );
     // systemd, where there is one, knows that this machine is not going down.
     let systemd = Path::new("/run/systemd/system").is_dir();
     let ended = if systemd { Value::Null } else { "shutdown".into() };
@@ -304,7 +307,10 @@ fn a_planned_reboot_is_announced_outlives_plabd_and_can_be_cancelled() {
     node.kill_daemon();
     node.start_daemon();
     let planned: Value = serde_json::from_str(&node.plab(&["node", "--json"]).ok()).expect("JSON");
-    assert_eq!((planned["plan"]["action"].as_str(), planned["plan"]["reason"].as_str()), (Some("reboot"), Some("new disk")));
+    assert_eq!(
+        (planned["plan"]["action"].as_str(), planned["plan"]["reason"].as_str()),
+        (Some("reboot"), Some("new disk"))
+    );
     let status = node.plab(&["status"]).ok();
     assert!(status.contains("PLANNED: the node reboots at") && status.contains("new disk"), "{status}");
     node.plab(&["node", "cancel"]).ok();
@@ -343,7 +349,10 @@ fn a_reboot_stops_every_capsule_first_and_one_that_fails_starts_them_again() {
     std::fs::write(node.root().join("power-status"), "0").expect("write");
     node.plab(&["node", "reboot", "--reason", "again"]).ok();
     eventually("the program was called", || (calls() == "poweroff\nreboot\n").then_some(()));
-    assert_eq!((node.lines("site_a", "stopped"), node.status("site_a")["state"].as_str()), (2, Some("stopped")));
+    assert_eq!(
+        (node.lines("site_a", "stopped"), node.status("site_a")["state"].as_str()),
+        (2, Some("stopped"))
+    );
     assert_eq!(boot(&node)["ended"], "reboot");
     node.finish();
 }
