@@ -165,16 +165,6 @@ fn environment(
     Ok(env)
 }
 
-/// Shows what the node has to say to whoever sits here; a script's standard error is left alone. The terminal may be
-/// raw, so the line brings its own ends.
-fn notice(text: &str) {
-    use std::io::Write;
-    if isatty(rustix::stdio::stderr()) {
-        // A terminal that takes no more has nobody at it.
-        let _ = write!(std::io::stderr().lock(), "\r\n*** {} ***\r\n", words(text));
-    }
-}
-
 /// How a session can end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
@@ -342,7 +332,7 @@ impl Session<'_> {
             FromSession::Exited { code } => {
                 self.ended(Outcome::Status(u8::try_from(code).unwrap_or(EXEC_ERROR)));
             }
-            FromSession::Notice { text } => notice(&text),
+            FromSession::Notice { text } => terminal::notice(&text),
             FromSession::Killed { signal } => self.ended(Outcome::Status(status_of_signal(signal))),
         }
         Ok(())

@@ -12,7 +12,7 @@ use serde_json::Value;
 static ONE: Mutex<()> = Mutex::new(());
 
 /// Nothing in the guest takes longer, unless it never happens.
-const NEVER: Duration = Duration::from_secs(240);
+const NEVER: Duration = Duration::from_secs(900);
 
 /// The node's address; it is on no interface until [`Machine::network`] says so.
 const NODE_FILE: &str = "name = \"node1.example.org\"\naddress = \"192.0.2.1\"\n";
