@@ -58,6 +58,9 @@ END
 systemctl enable --quiet plabd planetlab-drain
 "#;
 
+/// Emulated on a busy machine, a disk takes longer to be found than a node's unit waits for it.
+const PATIENCE: &str = "sed -i 's/device-timeout=[0-9]*s/device-timeout=900s/' /etc/fstab";
+
 /// A flag file decides whether the node's address is there after a boot.
 const NETWORK: &str = r#"
 cat > /etc/systemd/system/test-address.service <<'END'
@@ -107,7 +110,7 @@ impl Machine {
             assert!(machine.node(&["put"], &[to.to_str().expect("UTF-8"), "/usr/local/sbin/"]).ok);
         }
         std::fs::remove_dir_all(&stripped).expect("remove");
-        for part in [SKELETON, UNITS, NETWORK] {
+        for part in [SKELETON, UNITS, NETWORK, PATIENCE] {
             machine.run(part);
         }
         machine.put("/etc/planetlab/node.toml", &format!("{NODE_FILE}{node_file}"));
