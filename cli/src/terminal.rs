@@ -1,5 +1,6 @@
 //! The caller's terminal: its size, raw mode, and back, whatever happens.
 
+use std::io::Write;
 use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, Once, PoisonError};
 
@@ -9,6 +10,7 @@ use rustix::termios::{
 };
 
 use crate::error::Error;
+use crate::output::words;
 
 /// What to put back. In a static, because the panic hook has nothing else to reach it by: with `panic = "abort"`
 /// no destructor runs, and a terminal without echo outlives the program that broke it.
@@ -131,4 +133,12 @@ pub fn size() -> Option<WindowSize> {
 /// Whether standard input and output both are terminals: somebody sits there.
 pub fn is_interactive() -> bool {
     isatty(rustix::stdio::stdin()) && isatty(rustix::stdio::stdout())
+}
+/// Shows what the node has to say to whoever sits here; a script's standard error is left alone. The terminal may be
+/// raw, so the line brings its own ends.
+pub fn notice(text: &str) {
+    if isatty(rustix::stdio::stderr()) {
+        // A terminal that takes no more has nobody at it.
+        let _ = write!(std::io::stderr().lock(), "\r\n*** {} ***\r\n", words(text));
+    }
 }

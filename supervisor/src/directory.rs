@@ -116,7 +116,8 @@ impl Directory {
             return Ok(true);
         }
         if then.as_deref() != Some(now.as_str()) {
-            self.node.ledger.set_meta(IDENTITY, now).await?;
+            // On a full disk it stays as it was: the next start looks again.
+            self.node.ledger.set_meta(IDENTITY, now).await.ok();
         }
         Ok(false)
     }

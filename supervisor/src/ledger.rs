@@ -7,8 +7,9 @@
 
 pub mod boots;
 
+use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use plab_config::UidRange;
@@ -20,6 +21,9 @@ use tokio::sync::{oneshot, watch};
 /// makes many (it can: hooks that fail, commands) pushes out nobody's but its own.
 const KEPT_OF_SLICE: u32 = 1000;
 const KEPT_OF_NODE: u32 = 20_000;
+
+/// Events that wait for a full disk to have space again; what is more is lost to the ledger.
+const BACKLOG: usize = 1000;
 
 /// How long requests that were only noted are gathered into one transaction: a slice's commands come by the hundred,
 /// and the audit trail has had them already. What a `kill -9` of plabd can cost of them.
@@ -97,6 +101,7 @@ pub struct Ledger {
     jobs: mpsc::Sender<Job>,
     path: String,
     trouble: Arc<watch::Sender<Option<Trouble>>>,
+    backlog: Arc<Mutex<VecDeque<Event>>>,
 }
 
 /// Why the ledger cannot be written at present.
@@ -126,7 +131,7 @@ impl Ledger {
             .name("ledger".into())
             .spawn(move || serve(&connection, &inbox, &told))
             .map_err(|error| LedgerError::Commit(error.to_string()))?;
-        Ok(Self { jobs, path: shown, trouble })
+        Ok(Self { jobs, path: shown, trouble, backlog: Arc::default() })
     }
 
     /// Whether writing fails, as of the last commit; tells when that changes.
@@ -154,7 +159,11 @@ impl Ledger {
         });
         self.jobs.send(Job { awaited: true, durable, work }).map_err(|_| LedgerError::Closed)?;
         let (result, committed) = answer.await.map_err(|_| LedgerError::Closed)?;
-        committed.map_err(LedgerError::Commit)?;
+        // What only reads does not fail with the writes it happened to share a transaction with: on a full disk the
+        // node has to find out what it was.
+        if durable {
+            committed.map_err(LedgerError::Commit)?;
+        }
         result.map_err(|source| LedgerError::Sqlite { path: self.path.clone(), source })
     }
 
@@ -297,19 +306,32 @@ impl Ledger {
         .await
     }
 
-    /// Writes an event with the next batch; nobody waits for it.
+    /// Writes an event with the next batch; nobody waits for it. What cannot be written waits for
+    /// [`Self::append_backlog`].
     pub fn append(&self, event: Event) {
+        let backlog = Arc::clone(&self.backlog);
         let awaited = !matches!(event.kind.as_str(), "request" | "session-opened" | "session-closed");
         let work: Work = Box::new(move |db| {
             let written = append(db, &event);
             Box::new(move |committed| {
                 if let Err(error) = written.map_err(|error| error.to_string()).and(committed) {
-                    tracing::error!(event = event.seq, error, "event not kept");
+                    let mut backlog = backlog.lock().unwrap_or_else(PoisonError::into_inner);
+                    if backlog.len() < BACKLOG {
+                        backlog.push_back(event);
+                    } else {
+                        tracing::error!(event = event.seq, error, "event not kept");
+                    }
                 }
             })
         });
         // Closed only while plabd ends.
         self.jobs.send(Job { awaited, durable: false, work }).ok();
+    }
+
+    /// Writes the events that could not be written.
+    pub fn append_backlog(&self) {
+        let waiting = std::mem::take(&mut *self.backlog.lock().unwrap_or_else(PoisonError::into_inner));
+        waiting.into_iter().for_each(|event| self.append(event));
     }
 }
 

@@ -20,8 +20,8 @@ pub fn describe(trouble: &Trouble, path: &str) -> String {
         ("it cannot be written", "see the kernel's log for its disk")
     };
     format!(
-        "ledger {path}: {what} ({}); what was accepted goes on, nothing new is accepted, and events are only in the \
-         system log; {cure}",
+        "ledger {path}: {what} ({}); what was accepted goes on, nothing new is accepted, and events wait in memory; \
+         {cure}",
         trouble.message
     )
 }
@@ -35,6 +35,7 @@ pub async fn follow(node: Rc<Node>) {
             let kind = if now.full { "disk-full" } else { "ledger-failed" };
             node.events.report(None, kind, Severity::Error, describe(&now, node.ledger.path()));
             recover(&node).await;
+            node.ledger.append_backlog();
             let message = "the ledger can be written again";
             node.events.report(None, "disk-recovered", Severity::Notice, message);
             trouble.mark_unchanged();

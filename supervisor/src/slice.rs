@@ -50,6 +50,8 @@ pub struct Settled {
     pub state: SliceState,
     /// What is to be said about it.
     pub detail: Option<String>,
+    /// It could not be brought about; the state is as it was.
+    pub failed: bool,
 }
 
 /// Where a slice stands; its task writes, requests read.
@@ -118,10 +120,20 @@ impl Slice {
 
     /// Tells whoever waits that this is how it came out.
     pub fn settle(&self) {
+        self.tell_settled(false);
+    }
+
+    /// Tells whoever waits that it could not be brought about; `detail` says why.
+    pub fn settle_failed(&self) {
+        self.tell_settled(true);
+    }
+
+    fn tell_settled(&self, failed: bool) {
         self.settled.send_replace(Some(Settled {
             definition: Rc::clone(&self.definition.borrow()),
             state: self.state.get(),
             detail: self.detail.borrow().clone(),
+            failed,
         }));
     }
 }

@@ -88,6 +88,15 @@ impl TestNode {
     /// # Panics
     /// As [`Self::start`].
     pub fn start_with(name: &str, node_file: &str) -> Self {
+        Self::start_by(name, node_file, |_| Command::new(binary("plabd")))
+    }
+
+    /// Starts a node as [`Self::start_with`], plabd by the command that `make` makes for its root; see
+    /// [`Self::start_daemon_by`].
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_by(name: &str, node_file: &str, make: impl FnOnce(&Path) -> Command) -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests make capsules: run them as root");
         let (slot, lock) = free_slot();
         let first_uid = 70_000 + slot * UIDS;
@@ -98,7 +107,7 @@ impl TestNode {
         std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).expect("chmod");
         let mut node = Self { root, first_uid, daemon: None, checked: false, _slot: lock };
         node.write_node_file(node_file);
-        node.start_daemon();
+        node.start_daemon_by(make(&node.root));
         node
     }
 
@@ -183,6 +192,17 @@ impl TestNode {
     pub fn kill_daemon(&mut self) {
         let mut daemon = self.daemon.take().expect("plabd runs");
         daemon.kill().expect("kill");
+        daemon.wait().expect("wait");
+    }
+
+    /// Ends plabd in order, and every capsule with it.
+    ///
+    /// # Panics
+    /// plabd is not running.
+    pub fn stop_daemon(&mut self) {
+        let mut daemon = self.daemon.take().expect("plabd runs");
+        let pid = rustix::process::Pid::from_child(&daemon);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("kill");
         daemon.wait().expect("wait");
     }
 

@@ -206,10 +206,7 @@ fn a_bad_edit_keeps_the_last_good_word() {
     let said = await_refused(&node, "site_a.toml", refused);
     assert!(said.contains(why), "{said}");
     let pending = node.status("site_a")["pending_errors"].to_string();
-    assert!(
-        pending.contains(refused) && !pending.contains("maxx"),
-        "of the file as it is now: {pending}"
-    );
+    assert!(pending.contains(refused) && !pending.contains("maxx"), "of the file as it is now: {pending}");
     assert_eq!(in_force(&node, "site_a", "memory.max"), (32 << 20).to_string());
     put(&node, "site_a.toml", &TestNode::definition("site_a", "[memory]\nmax = \"48M\""));
     await_in_force(&node, "site_a", "memory.max", &(48 << 20).to_string());

@@ -255,6 +255,9 @@ async fn apply(node: &Rc<Node>, caller: &Caller, text: &str, origin: &str) -> Ou
     };
     let detail = settled.detail.map(|detail| format!(": {detail}")).unwrap_or_default();
     match settled.state {
+        state if settled.failed && state != SliceState::Failed => {
+            Err(refused(ErrorCode::Failed, format!("{name} was stored and is not in effect{detail}")))
+        }
         SliceState::Failed => {
             Err(refused(ErrorCode::Failed, format!("{name} was accepted and does not run{detail}")))
         }

@@ -199,7 +199,7 @@ impl Task {
         let said = format!("{message}; next attempt in {} s", pause.as_secs());
         self.tell(kind, Severity::Error, said.clone());
         self.slice.set(state, Some(said));
-        self.slice.settle();
+        self.slice.settle_failed();
     }
 
     /// Whether the lease has ended, by the time that the node believes.

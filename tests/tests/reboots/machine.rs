@@ -1,0 +1,265 @@
+//! A node in a virtual machine (`tests/vm/node`), which can be switched off as no machine that runs tests can.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use plab_tests::binary;
+use serde_json::Value;
+
+/// One machine at a time: its CPUs are emulated.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Nothing in the guest takes longer, unless it never happens.
+const NEVER: Duration = Duration::from_secs(900);
+
+/// The node's address; it is on no interface until [`Machine::network`] says so.
+const NODE_FILE: &str = "name = \"node1.example.org\"\naddress = \"192.0.2.1\"\n";
+
+/// What a slice's home begins with: hooks that leave a line, on disk before they go on.
+const SKELETON: &str = r#"
+control=/etc/planetlab/skel/PlanetLab-control
+mkdir -p $control
+for hook in configure start stop; do
+    printf '#!/bin/sh\necho x >> $HOME/%s-ran; sync $HOME/%s-ran\n' $hook $hook > $control/$hook
+done
+echo 'exec sleep infinity' >> $control/start
+chmod 755 $control/*
+"#;
+
+/// The programs of this build, as services, where the image does not bring the package.
+const UNITS: &str = r#"
+[ -e /usr/lib/systemd/system/plabd.service ] && exit
+cat > /etc/systemd/system/plabd.service <<'END'
+[Unit]
+RequiresMountsFor=/var/lib/planetlab
+[Service]
+Type=notify
+ExecStart=/usr/local/sbin/plabd
+Restart=always
+RestartSec=1s
+KillMode=process
+Delegate=yes
+[Install]
+WantedBy=multi-user.target
+END
+cat > /etc/systemd/system/planetlab-drain.service <<'END'
+[Unit]
+After=plabd.service
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/true
+ExecStop=/usr/local/sbin/plab drain --for-shutdown
+[Install]
+WantedBy=multi-user.target
+END
+systemctl enable --quiet plabd planetlab-drain
+"#;
+
+/// Emulated on a busy machine, a disk takes longer to be found than a node's unit waits for it.
+const PATIENCE: &str = "sed -i 's/device-timeout=[0-9]*s/device-timeout=900s/' /etc/fstab";
+
+/// A flag file decides whether the node's address is there after a boot.
+const NETWORK: &str = r#"
+cat > /etc/systemd/system/test-address.service <<'END'
+[Unit]
+ConditionPathExists=/etc/test-network
+[Service]
+Type=oneshot
+ExecStart=/usr/sbin/ip address add 192.0.2.1/32 dev lo
+[Install]
+WantedBy=multi-user.target
+END
+systemctl enable --quiet test-address
+"#;
+
+/// A machine, up or not. Dropped, it is switched off and forgotten.
+pub struct Machine {
+    name: String,
+    _one: MutexGuard<'static, ()>,
+}
+
+/// What a command in the guest said, and whether it succeeded.
+pub struct Said {
+    /// Exit status was 0.
+    pub ok: bool,
+    /// Standard output and error.
+    pub text: String,
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("vm/node")
+}
+
+impl Machine {
+    /// A new machine with this build's node on it, running, with further lines in its node file.
+    pub fn new(name: &str, node_file: &str, qemu: &[&str]) -> Self {
+        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let machine = Self { name: format!("reboots-{name}"), _one: one };
+        machine.node(&["rm"], &[]);
+        machine.boot(None, qemu);
+        machine.run("systemctl stop plabd 2> /dev/null; mkdir -p /etc/planetlab/slices.d");
+        let stripped = std::env::temp_dir().join(format!("plab-reboots-{}", std::process::id()));
+        std::fs::create_dir_all(&stripped).expect("mkdir");
+        for program in ["plabd", "plab", "capsule-init"] {
+            let to = stripped.join(program);
+            let done = Command::new("strip").args(["-g", "-o"]).arg(&to).arg(binary(program)).status();
+            assert!(done.expect("strip").success());
+            assert!(machine.node(&["put"], &[to.to_str().expect("UTF-8"), "/usr/local/sbin/"]).ok);
+        }
+        std::fs::remove_dir_all(&stripped).expect("remove");
+        for part in [SKELETON, UNITS, NETWORK, PATIENCE] {
+            machine.run(part);
+        }
+        machine.put("/etc/planetlab/node.toml", &format!("{NODE_FILE}{node_file}"));
+        machine.run("touch /etc/test-network; systemctl daemon-reload; systemctl start test-address plabd planetlab-drain; sync");
+        machine.await_plabd();
+        machine
+    }
+
+    fn node(&self, before: &[&str], after: &[&str]) -> Said {
+        let output = Command::new(script())
+            .args(before)
+            .arg(&self.name)
+            .args(after)
+            .stdin(Stdio::null())
+            .output()
+            .expect("run tests/vm/node");
+        let text = [output.stdout, output.stderr].concat();
+        Said { ok: output.status.success(), text: String::from_utf8_lossy(&text).into_owned() }
+    }
+
+    /// Switches it on, its clock at `clock` (such as `2036-01-31T12:00:00`; else the present), and waits until it is up.
+    pub fn boot(&self, clock: Option<&str>, qemu: &[&str]) {
+        let mut args = clock.map_or_else(Vec::new, |clock| vec!["-t", clock]);
+        args.push("--");
+        args.extend(qemu);
+        let said = self.node(&["start"], &args);
+        assert!(said.ok, "{}", said.text);
+    }
+
+    /// Cuts its power.
+    pub fn cut(&self) {
+        let said = self.node(&["cut"], &[]);
+        assert!(said.ok, "{}", said.text);
+    }
+
+    /// Runs a script in the guest.
+    pub fn try_run(&self, script: &str) -> Said {
+        self.node(&["ssh"], &[script])
+    }
+
+    /// Runs a script that must succeed; returns what it printed.
+    pub fn run(&self, script: &str) -> String {
+        let said = self.try_run(script);
+        assert!(said.ok, "{script}\n{}", said.text);
+        said.text.trim_end().to_owned()
+    }
+
+    /// Writes a file.
+    pub fn put(&self, path: &str, text: &str) {
+        self.run(&format!("cat > {path} <<'END_OF_FILE'\n{text}\nEND_OF_FILE\nsync {path}"));
+    }
+
+    /// Runs `plab … --json` and parses what it prints.
+    pub fn json(&self, command: &str) -> Value {
+        let text = self.run(&format!("plab {command} --json"));
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// Waits until `what` gives a value.
+    pub fn eventually<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+        let begun = Instant::now();
+        loop {
+            if let Some(value) = look() {
+                return value;
+            }
+            if begun.elapsed() > NEVER {
+                let log = self
+                    .try_run("plab status; plab boots; journalctl -b --no-pager -u plabd | tail -n 60")
+                    .text;
+                panic!("never came true: {what}\n{log}");
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Waits until plabd answers.
+    pub fn await_plabd(&self) {
+        self.eventually("plabd answers", || self.try_run("plab status").ok.then_some(()));
+    }
+
+    /// Does something that makes it boot anew by itself, and waits for that.
+    pub fn rebooted_by(&self, script: &str) {
+        const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+        let before = self.run(BOOT_ID);
+        // The connection may go with the machine.
+        self.try_run(script);
+        self.eventually("it has booted anew", || {
+            let now = self.try_run(BOOT_ID);
+            (now.ok && now.text.trim() != before).then_some(())
+        });
+        self.await_plabd();
+    }
+
+    /// Defines a slice; further lines at its end.
+    pub fn define(&self, slice: &str, more: &str) {
+        self.run(&format!("plab apply - <<'END'\n{}\nEND", definition(slice, more)));
+    }
+
+    /// A slice's state.
+    pub fn state(&self, slice: &str) -> String {
+        let status = self.json("status");
+        let slices = status["slices"].as_array().expect("slices").clone();
+        let found = slices.iter().find(|entry| entry["name"] == slice);
+        found.and_then(|entry| entry["state"].as_str()).unwrap_or("none").to_owned()
+    }
+
+    /// Waits for a slice's state.
+    pub fn await_state(&self, slice: &str, state: &str) {
+        self.eventually(&format!("{slice} is {state}"), || (self.state(slice) == state).then_some(()));
+    }
+
+    /// How often a hook of a slice has run.
+    pub fn ran(&self, slice: &str, hook: &str) -> usize {
+        let file = format!("/var/lib/planetlab/slices/{slice}/home/{slice}/{hook}-ran");
+        self.run(&format!("cat {file} 2> /dev/null | wc -l")).parse().expect("a number")
+    }
+
+    /// Waits until a hook has run so often.
+    pub fn await_ran(&self, slice: &str, hook: &str, times: usize) {
+        self.eventually(&format!("{hook} of {slice} has run {times} times"), || {
+            (self.ran(slice, hook) >= times).then_some(())
+        });
+        assert_eq!(self.ran(slice, hook), times, "{hook} of {slice}");
+    }
+
+    /// The boots, newest first.
+    pub fn boots(&self) -> Vec<Value> {
+        self.json("boots")["boots"].as_array().expect("boots").clone()
+    }
+
+    /// Waits for an event of this boot's plabd.
+    pub fn await_event(&self, kind: &str) -> String {
+        self.eventually(&format!("an event {kind}"), || {
+            let events = self.json("events");
+            let events = events["events"].as_array().expect("events").clone();
+            let started = events.iter().rposition(|event| event["kind"] == "plabd-started").unwrap_or(0);
+            let found = events[started..].iter().find(|event| event["kind"] == kind);
+            found.map(|event| event["message"].as_str().expect("message").to_owned())
+        })
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.node(&["rm"], &[]);
+    }
+}
+
+/// A definition's text.
+fn definition(slice: &str, more: &str) -> String {
+    format!("name = \"{slice}\"\ncontact = \"pi@example.org\"\nnodes = [\"node1.example.org\"]\n{more}")
+}
