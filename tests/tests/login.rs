@@ -155,16 +155,19 @@ fn a_terminal_is_the_capsules_own() {
         }
     }
     assert!(looked_at >= 3, "the shell's three descriptors");
+    terminal.type_in("while :; do stty size; sleep 0.05; done\n");
     terminal.resize(40, 120);
-    eventually("the new size is there", || {
-        terminal.type_in("stty size\n");
-        terminal.shown().contains("40 120").then_some(())
-    });
+    terminal.await_shown("40 120");
+    // Ctrl-C ends the loop.
+    terminal.type_in("\u{3}");
+    terminal.type_in("echo in''terrupted\n");
+    terminal.await_shown("interrupted");
     terminal.type_in("sleep 1000\n");
-    eventually("it sleeps", || {
-        (node.exec("site_a", &["ps", "-o", "stat=", "-C", "sleep"]).stdout.contains("S+")).then_some(())
-    });
-    // Ctrl-Z and Ctrl-C are the terminal's inside.
+    let asleep = || node.exec("site_a", &["ps", "-o", "stat=,args=", "-C", "sleep"]).stdout;
+    eventually_or(
+        || asleep().contains("+").then_some(()),
+        || format!("it sleeps in the foreground: {:?}; {:?}", asleep(), terminal.shown()),
+    );
     terminal.type_in("\u{1a}");
     terminal.await_shown("Stopped");
     terminal.type_in("kill %1; exit 9\n");
