@@ -133,6 +133,9 @@ pub struct Exec {
     pub env: BTreeMap<String, String>,
     /// Make a pseudo-terminal of this size.
     pub tty: Option<WindowSize>,
+    /// Make a socket for the client's ssh agent.
+    #[serde(default)]
+    pub agent: bool,
 }
 
 /// From capsule-init.

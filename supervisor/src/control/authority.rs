@@ -103,7 +103,14 @@ mod tests {
     use plab_protocol::control::Exec;
 
     fn exec(slice: &str) -> Request {
-        Request::Exec(Exec { slice: slice.into(), argv: vec![], env: [].into(), tty: None, login: None })
+        Request::Exec(Exec {
+            slice: slice.into(),
+            argv: vec![],
+            env: [].into(),
+            tty: None,
+            login: None,
+            agent: false,
+        })
     }
 
     fn everything(slice: &str) -> Vec<(Request, bool)> {
