@@ -121,6 +121,33 @@ fn a_removed_key_ends_its_connections_and_no_other() {
 }
 
 #[test]
+fn the_users_agent_is_reached_from_inside() {
+    let stage = Stage::new("agent");
+    let (alice, other) = (stage.key("alice"), stage.key("other"));
+    let slice = Slice::define("sshtest_agent", &[&alice], "");
+    let socket = stage.path("agent.sock");
+    let mut agent = Command::new("ssh-agent")
+        .args(["-D", "-a"])
+        .arg(&socket)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("start ssh-agent");
+    let add = || output(Command::new("ssh-add").arg("-q").arg(&other.file).env("SSH_AUTH_SOCK", &socket));
+    eventually("the agent has a key", || (add().code == 0).then_some(()));
+    let ask = |options: &[&str]| {
+        output(slice.ssh(&alice, options).arg("ssh-add -l; ls -A /tmp").env("SSH_AUTH_SOCK", &socket))
+    };
+    // Forwarded by its name: as an agent to log in with it is turned off for every client here.
+    let forward = format!("ForwardAgent={}", socket.display());
+    let with = ask(&["-o", &forward]);
+    let without = ask(&["-a"]);
+    agent.kill().expect("kill");
+    agent.wait().expect("wait");
+    assert!(with.stdout.contains(&other.fingerprint), "{with:?}");
+    assert!(!without.stdout.contains(&other.fingerprint) && without.stdout.is_empty(), "{without:?}");
+}
+
+#[test]
 fn nothing_but_a_key_opens_the_door() {
     let stage = Stage::new("passwords");
     let key = stage.key("alice");
