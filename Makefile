@@ -7,8 +7,6 @@ CARGO ?= cargo
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Where the scripts and the host tests find plabd, plab and capsule-init.
 export PLAB_BIN_DIR ?= $(TARGET_DIR)/release
-# plabd takes this for "I am a systemd service with a cgroup of its own", which make's caller may be and it is not.
-unexport INVOCATION_ID
 
 # Further arguments: `make test-host TEST_ARGS='-- --nocapture hooks'`, `make bench BENCH_ARGS=--quick`.
 TEST_ARGS ?=
@@ -17,7 +15,7 @@ BENCH_ARGS ?=
 as_root = @[ "$$(id -u)" = 0 ] || { \
     printf 'make %s: capsules are made as root; run: sudo env "PATH=$$PATH" make %s\n' $@ $@ >&2; exit 1; }
 
-.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host vm lint bench man clean
+.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host vm lint bench man deb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -86,6 +84,10 @@ man: ## Write man pages to out/man and shell completions to out/completions
 	    $(PLAB_BIN_DIR)/plab completions $$shell > out/completions/plab.$$shell; \
 	    echo "out/completions/plab.$$shell"; \
 	done
+
+deb: ## Make the Debian package planetlab-node in out/deb
+	@$(MAKE) --no-print-directory build
+	@scripts/deb
 
 clean: ## Remove everything that was built
 	$(CARGO) clean

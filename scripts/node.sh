@@ -112,7 +112,7 @@ answers() { plab status --json; }
 
 # In a session of its own: Ctrl-C is for the script, which ends plabd in order.
 start_plabd() {
-    setsid env -u INVOCATION_ID "$BIN/plabd" --drain-on-exit --root "$ROOT" >>"$ROOT/plabd.log" 2>&1 </dev/null &
+    setsid "$BIN/plabd" --drain-on-exit --root "$ROOT" >>"$ROOT/plabd.log" 2>&1 </dev/null &
     PLABD_PID=$!
     wait_until 20 "plabd starts" plabd_settled && answers >/dev/null 2>&1 && return
     sed 's/^/  plabd: /' "$ROOT/plabd.log" >&2

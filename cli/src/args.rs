@@ -75,6 +75,19 @@ Exit status:
   2  the command line could not be understood"]))]
     Check(CheckArgs),
 
+    /// Write a commented node file for this machine
+    #[command(after_help = concat_help(&["
+Examples:
+  plab init                                # /etc/planetlab/node.toml, if there is none yet
+  plab init --stdout | less                # look first
+  plab init --name planetlab1.example.org  # where the machine does not know its full name
+  plab init --stdout --json | jq -r '.notes[]'", "
+Exit status:
+  0  done; standard error says what to look at before the node is started
+  1  there is a node file already, or this machine does not tell enough about itself
+  2  the command line could not be understood"]))]
+    Init(InitArgs),
+
     /// Put definitions into effect and wait until they are
     #[command(after_help = concat_help(&["
 Examples:
@@ -178,8 +191,37 @@ Examples:
     /// Stop every capsule in order and keep them stopped until plabd starts again
     #[command(after_help = concat_help(&["
 Examples:
-  plab drain                               # before maintenance of the machine", STATUS_LINES]))]
-    Drain(JsonArgs),
+  plab drain                               # before maintenance of the machine
+  plab drain --for-shutdown                # what the machine's shutdown calls", STATUS_LINES]))]
+    Drain(DrainArgs),
+
+    /// Show the machine's boots and how they ended
+    #[command(
+        long_about = "Show the machine's boots, newest first: when each began, how it ended, and how often plabd was \
+started in it and crashed.\n\nEnds: `reboot`, `poweroff` and `shutdown` were ordered. `panic`: the kernel left a record. \
+`unclean`: there is no sign; the power was cut, the machine was reset, it hung, or it panicked and could leave no record.",
+        after_help = concat_help(&["
+Examples:
+  plab boots                               # the last 20
+  plab boots -n 1 --json                   # the present one, for a program
+  plab boots --json | jq '.boots[] | select(.ended == \"unclean\") | .ended_at'", STATUS_LINES]))]
+    Boots(BootsArgs),
+
+    /// Reboot the machine or switch it off, now or later; show what is planned
+    #[command(
+        long_about = "Reboot the machine or switch it off, now or later; without a subcommand, show what is planned.\n\n\
+Those who are logged in are warned when it is planned and 10, 5 and 1 minutes before. When the time has come, every capsule is \
+stopped in order (`stop`, grace, kill), and then the machine goes down. A plan outlives plabd's restart; one whose time \
+passed while the node was down is dropped.",
+        after_help = concat_help(&["
+Examples:
+  plab node                                # what is planned
+  plab node reboot                         # stop every capsule, then reboot
+  plab node reboot --at +10m --reason upgrade
+  plab node poweroff --at 2036-03-01T04:00:00Z
+  plab node cancel                         # drop what is planned
+  plab node trust-clock                    # believe the clock, after `clock-suspicious`", STATUS_LINES]))]
+    Node(NodeArgs),
 
     /// Print the completions of a shell
     #[command(after_help = concat_help(&["
@@ -202,6 +244,23 @@ pub struct CheckArgs {
     #[arg(long, value_name = "NODE.toml", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Print the rows as one JSON array
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plab init`.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The node's DNS name [default: this machine's own]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Print it instead of writing it
+    #[arg(long, conflicts_with = "force")]
+    pub stdout: bool,
+    /// Replace a node file that is there
+    #[arg(long)]
+    pub force: bool,
+    /// Print what was found and written as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -336,12 +395,73 @@ pub struct TopArgs {
     pub json: bool,
 }
 
-/// A command that only knows `--json`.
+/// `plab drain`.
 #[derive(Debug, Args)]
-pub struct JsonArgs {
+pub struct DrainArgs {
+    /// The machine goes down next: record that this boot ends in order
+    #[arg(long)]
+    pub for_shutdown: bool,
     /// Print plabd's answer as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `plab boots`.
+#[derive(Debug, Args)]
+pub struct BootsArgs {
+    /// Only the last N; 1000 are kept
+    #[arg(short = 'n', long = "last", value_name = "N", default_value_t = 20)]
+    pub last: u32,
+    /// Print plabd's answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plab node`.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// What to do; without one, what is planned is shown
+    #[command(subcommand)]
+    pub action: Option<NodeAction>,
+    /// Print plabd's answer as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do with the machine.
+#[derive(Debug, Subcommand)]
+pub enum NodeAction {
+    /// Stop every capsule in order, then reboot
+    #[command(after_help = concat_help(&["
+Examples:
+  plab node reboot --at +10m --reason upgrade", STATUS_LINES]))]
+    Reboot(PowerArgs),
+    /// Stop every capsule in order, then switch off
+    #[command(after_help = concat_help(&["
+Examples:
+  plab node poweroff --at 2036-03-01T04:00:00Z", STATUS_LINES]))]
+    Poweroff(PowerArgs),
+    /// Drop what is planned
+    #[command(after_help = concat_help(&["
+Examples:
+  plab node cancel", STATUS_LINES]))]
+    Cancel,
+    /// Believe the machine's clock as it is now: leases are judged by it
+    #[command(after_help = concat_help(&["
+Examples:
+  plab node trust-clock", STATUS_LINES]))]
+    TrustClock,
+}
+
+/// `plab node reboot` and `plab node poweroff`.
+#[derive(Debug, Args)]
+pub struct PowerArgs {
+    /// When: RFC 3339 such as 2036-03-01T04:00:00Z, or from now such as +10m or +1h30m [default: now]
+    #[arg(long, value_name = "TIME", value_parser = crate::machine::when)]
+    pub at: Option<jiff::Timestamp>,
+    /// Why, for those who are warned
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
 }
 
 /// `plab completions`.

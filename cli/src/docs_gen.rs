@@ -24,7 +24,7 @@ pub fn completions(shell: Shell) -> Result<u8, Error> {
     Ok(error::OK)
 }
 
-/// Writes `plab.1` and one page a subcommand, `plab-exec.1` and so on, into `directory`.
+/// Writes `plab.1` and one page a subcommand, `plab-exec.1`, `plab-node-reboot.1` and so on, into `directory`.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -37,7 +37,8 @@ pub fn man_pages(directory: &Path) -> Result<u8, Error> {
     let mut cli = Cli::command().disable_help_subcommand(true);
     cli.build();
     let names: Vec<String> = cli.get_subcommands().map(|c| page_name(c).to_owned()).collect();
-    for command in std::iter::once(&cli).chain(cli.get_subcommands()) {
+    let deeper = cli.get_subcommands().flat_map(Command::get_subcommands);
+    for command in std::iter::once(&cli).chain(cli.get_subcommands()).chain(deeper) {
         let path = directory.join(format!("{}.1", page_name(command)));
         let mut others: Vec<&str> = std::iter::once("plab")
             .chain(names.iter().map(String::as_str))

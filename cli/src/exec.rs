@@ -163,6 +163,16 @@ pub fn follow(
     }
 }
 
+/// Shows what the node has to say to whoever sits here; a script's standard error is left alone. The terminal may be
+/// raw, so the line brings its own ends.
+fn notice(text: &str) {
+    use std::io::Write;
+    if isatty(rustix::stdio::stderr()) {
+        // A terminal that takes no more has nobody at it.
+        let _ = write!(std::io::stderr().lock(), "\r\n*** {} ***\r\n", words(text));
+    }
+}
+
 struct Session<'a> {
     slice: &'a str,
     tty: bool,
@@ -303,6 +313,7 @@ impl Session<'_> {
                 self.ended(Outcome::Exited(u8::try_from(code).unwrap_or(EXEC_ERROR)));
             }
             FromSession::Killed { signal } => self.ended(Outcome::Killed(signal)),
+            FromSession::Notice { text } => notice(&text),
         }
         Ok(())
     }

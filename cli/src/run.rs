@@ -12,7 +12,9 @@ use crate::args::{Cli, Command, is_session};
 use crate::client::{Received, control_socket};
 use crate::error::{self, Error};
 use crate::output::{Screen, complain, print, print_json, words};
-use crate::{check, client, confirm, definitions, docs_gen, events, exec, sessions, status, top};
+use crate::{
+    check, client, confirm, definitions, docs_gen, events, exec, init, machine, sessions, status, top,
+};
 
 /// All of `plab`.
 pub fn main() -> ExitCode {
@@ -78,8 +80,10 @@ fn wants_json(command: &Command) -> bool {
         Command::Sessions(a) => a.json,
         Command::Top(a) => a.json,
         Command::Drain(a) => a.json,
+        Command::Boots(a) => a.json,
+        Command::Node(a) => a.json,
         // Its refusals are part of its array.
-        Command::Apply(_) | Command::Check(_) => false,
+        Command::Apply(_) | Command::Check(_) | Command::Init(_) => false,
         Command::Exec(_) | Command::Shell(_) | Command::Completions(_) | Command::Man(_) => false,
     }
 }
@@ -88,6 +92,7 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
     let screen = Screen::of_stdout();
     match command {
         Command::Check(args) => check::run(root, &args, screen),
+        Command::Init(args) => init::run(root, &args),
         Command::Apply(args) => definitions::apply(socket, &args),
         Command::Status(args) => status::run(socket, args, screen),
         Command::Restart(args) => done(socket, Request::Restart { slice: args.slice }, args.json),
@@ -103,7 +108,9 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
         Command::Events(args) => events::run(socket, &args, screen),
         Command::Sessions(args) => sessions::run(socket, args, screen),
         Command::Top(args) => top::run(socket, &args, screen),
-        Command::Drain(args) => done(socket, Request::Drain, args.json),
+        Command::Drain(args) => done(socket, Request::Drain { for_shutdown: args.for_shutdown }, args.json),
+        Command::Boots(args) => machine::boots(socket, &args, screen),
+        Command::Node(args) => machine::node(socket, args, screen),
         Command::Completions(args) => docs_gen::completions(args.shell),
         Command::Man(args) => docs_gen::man_pages(&args.directory),
         // Dispatched before: they have statuses of their own.
@@ -112,7 +119,10 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
 }
 
 /// A request whose answer is one line.
-pub(crate) fn done(socket: &Path, request: Request, json: bool) -> Result<u8, Error> {
+///
+/// # Errors
+/// When `plabd` cannot be reached or refuses.
+pub fn done(socket: &Path, request: Request, json: bool) -> Result<u8, Error> {
     let Received { line, reply } = client::ask(socket, request)?;
     let Reply::Done { message } = reply else {
         return Err(Error::Unexpected { expected: "an acknowledgement" });

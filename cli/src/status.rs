@@ -9,6 +9,7 @@ use plab_protocol::control::{NodeStatus, Reply, Request, SliceState, SliceStatus
 use crate::args::StatusArgs;
 use crate::client::{self, Received};
 use crate::error::{self, Error};
+use crate::machine;
 use crate::output::{Screen, Style, lines, print, print_json, words};
 use crate::table::{Cell, Kind, Table};
 use crate::units;
@@ -33,7 +34,12 @@ pub fn run(socket: &Path, args: StatusArgs, screen: Screen) -> Result<u8, Error>
         print(&node.slices.iter().map(|s| slice(s, now, screen)).collect::<String>())?;
         print(&refused(&node, screen))?;
     } else {
-        print(&(degraded(&node, screen) + &all(&node, now, screen) + &refused(&node, screen)))?;
+        print(
+            &(degraded(&node, screen)
+                + &machine::head(&node, now, screen)
+                + &all(&node, now, screen)
+                + &refused(&node, screen)),
+        )?;
     }
     Ok(if args.verify && !holds(&node) { error::REFUSED } else { error::OK })
 }
@@ -43,20 +49,6 @@ pub fn run(socket: &Path, args: StatusArgs, screen: Screen) -> Result<u8, Error>
 fn holds(node: &NodeStatus) -> bool {
     !node.slices.is_empty()
         && node.slices.iter().all(|s| !s.verify.is_empty() && s.verify.iter().all(|r| r.ok))
-}
-
-/// A state's name, as in JSON.
-pub fn state_name(state: SliceState) -> &'static str {
-    match state {
-        SliceState::Starting => "starting",
-        SliceState::Running => "running",
-        SliceState::Frozen => "frozen",
-        SliceState::Stopping => "stopping",
-        SliceState::Stopped => "stopped",
-        SliceState::Expired => "expired",
-        SliceState::Failed => "failed",
-        SliceState::Removing => "removing",
-    }
 }
 
 /// A state's colour.
@@ -95,7 +87,7 @@ fn all(node: &NodeStatus, now: Timestamp, screen: Screen) -> String {
     for s in &node.slices {
         table.push(vec![
             Cell::new(&s.name),
-            Cell::styled(state_name(s.state), state_style(s.state)),
+            Cell::styled(s.state.name(), state_style(s.state)),
             Cell::new(s.uid.to_string()),
             some(s.cpu_micros.map(units::cpu_time)),
             some(s.memory.map(units::bytes)),
@@ -167,7 +159,7 @@ fn slice(s: &SliceStatus, now: Timestamp, screen: Screen) -> String {
         let age = units::age(t, now).map_or_else(String::new, |age| format!(" ({age})"));
         format!(" since {}{age}", words(&units::thousandths(t)))
     });
-    fact("state", screen.paint(state_style(s.state), state_name(s.state)) + &since);
+    fact("state", screen.paint(state_style(s.state), s.state.name()) + &since);
     if let Some(detail) = &s.detail {
         fact("detail", lines(detail).replace('\n', "\n           "));
     }
@@ -213,7 +205,7 @@ fn slice(s: &SliceStatus, now: Timestamp, screen: Screen) -> String {
 fn verified(node: &NodeStatus, screen: Screen) -> String {
     let mut out = degraded(node, screen);
     for s in &node.slices {
-        let title = format!("{} ({})", words(&s.name), state_name(s.state));
+        let title = format!("{} ({})", words(&s.name), s.state.name());
         let _ = writeln!(out, "{}", screen.paint(Style::Heading, &title));
         if !s.verify.is_empty() {
             let mut table = Table::new(&[
@@ -304,6 +296,9 @@ mod tests {
             node: "node1".into(),
             version: "0.1.0".into(),
             degraded: Vec::new(),
+            problems: Vec::new(),
+            boot: None,
+            planned: None,
             refused: Vec::new(),
             slices,
         }

@@ -15,7 +15,7 @@ use crate::client::{self, Client};
 use crate::error::{self, ClientError, Error};
 use crate::output::{Screen, Style, print, print_json, words};
 use crate::signals::Signals;
-use crate::status::{state_name, state_style};
+use crate::status::state_style;
 use crate::table::{Cell, Kind, Table, fit};
 use crate::terminal::Guard;
 use crate::units;
@@ -130,7 +130,7 @@ fn table(rows: &[Row<'_>]) -> Table {
         let none = || "none".to_owned();
         table.push(vec![
             Cell::new(&usage.name),
-            Cell::styled(state_name(usage.state), state_style(usage.state)),
+            Cell::styled(usage.state.name(), state_style(usage.state)),
             Cell::styled(
                 cpu.map_or_else(|| "-".to_owned(), |cpu| format!("{cpu:.1}%")),
                 near(*cpu, cpu_limit),

@@ -15,13 +15,13 @@ use crate::from_toml::FromToml;
 use crate::limits::read_memory;
 use crate::names::NodeName;
 use crate::paths::AbsolutePath;
-use crate::reader::{Section, read_document};
+use crate::reader::{Item, Section, read_document};
 use crate::text::read_text;
-use crate::units::{Bytes, CpuWeight, TaskCount, UidRange};
+use crate::units::{Bytes, CpuWeight, TaskCount, TimeSpan, UidRange};
 use crate::view;
 
 /// Every key a node file may have.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 27] = [
     "name",
     "address",
     "uids",
@@ -45,6 +45,10 @@ const KEYS: [&str; 23] = [
     "view.etc",
     "audit",
     "audit.syslog",
+    "boot",
+    "boot.network_wait",
+    "power",
+    "power.program",
 ];
 
 /// Where a Debian system's programs and libraries are. Those that are symbolic links into `/usr`, or not there on
@@ -72,6 +76,11 @@ pub struct NodeFile {
     pub view: NodeView,
     /// Where the audit trail goes.
     pub audit: Audit,
+    /// The longest wait for the network after a boot, before capsules are started. If `None`, plabd's own default.
+    pub network_wait: Option<TimeSpan>,
+    /// What reboots the machine or switches it off: called with the one argument `reboot` or `poweroff`. If `None`,
+    /// systemd is asked.
+    pub power_program: Option<AbsolutePath>,
 }
 
 /// What Landlock has to offer for a capsule to start.
@@ -157,6 +166,8 @@ impl NodeFile {
             defaults: Defaults::default(),
             view: NodeView::default(),
             audit: Audit::default(),
+            network_wait: None,
+            power_program: None,
         }
     }
 
@@ -194,7 +205,32 @@ fn read(top: &mut Section<'_, '_>) -> Option<NodeFile> {
     let view = top.section("view", read_view);
     let audit =
         top.section("audit", |audit| audit.read("syslog").map(|syslog| Audit { syslog })).unwrap_or_default();
-    Some(NodeFile { name: name?, address, uids, degrade, landlock, defaults, view, audit })
+    let network_wait = top.section("boot", |boot| boot.take("network_wait").as_ref().and_then(read_wait));
+    let power_program = top.section("power", |power| power.read("program"));
+    Some(NodeFile {
+        name: name?,
+        address,
+        uids,
+        degrade,
+        landlock,
+        defaults,
+        view,
+        audit,
+        network_wait,
+        power_program,
+    })
+}
+
+/// A machine that nobody sees to gets its services back after at most this long.
+const LONGEST_WAIT: TimeSpan = TimeSpan::from_secs(3600);
+
+fn read_wait(item: &Item<'_, '_>) -> Option<TimeSpan> {
+    let wait: TimeSpan = item.read()?;
+    if wait > LONGEST_WAIT {
+        item.reject(&ValueError::expected(format!("a time from \"0s\" (no wait) to \"{LONGEST_WAIT}\"")));
+        return None;
+    }
+    Some(wait)
 }
 
 fn read_landlock(landlock: &mut Section<'_, '_>) -> Option<LandlockNeed> {
@@ -266,6 +302,20 @@ mod tests {
             let errors =
                 NodeFile::parse(&format!("{key} = 0"), Path::new("node.toml")).expect_err("not all of it");
             assert!(errors.iter().all(|error| error.kind != ErrorKind::UnknownKey), "{key}: {errors:?}");
+        }
+    }
+
+    #[test]
+    fn the_wait_for_the_network_is_bounded() {
+        let wait = |value: &str| {
+            let text = format!("name = \"n.org\"\n[boot]\nnetwork_wait = {value}\n");
+            NodeFile::parse(&text, Path::new("node.toml")).map(|node| node.network_wait)
+        };
+        assert_eq!(wait("\"0s\""), Ok(Some(TimeSpan::from_secs(0))));
+        assert_eq!(wait("\"2m\""), Ok(Some(TimeSpan::from_secs(120))));
+        for (value, expected) in [("\"2h\"", "from \"0s\" (no wait) to \"1h\""), ("120", "a time such as")] {
+            let errors = wait(value).expect_err(value);
+            assert!(errors[0].to_string().contains(expected), "{}", errors[0]);
         }
     }
 

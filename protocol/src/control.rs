@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::{BootSummary, Boots, Plan, PowerAction};
+
 /// One request with the protocol version the client speaks.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Envelope {
@@ -77,7 +79,31 @@ pub enum Request {
         slice: Option<String>,
     },
     /// Stop every capsule in order (`stop`, grace, kill) and keep them stopped until the next start of `plabd`.
-    Drain,
+    Drain {
+        /// The machine goes down next: once all are stopped, the boot's end is recorded as one in order.
+        #[serde(default)]
+        for_shutdown: bool,
+    },
+    /// The machine's boots (3.8).
+    Boots {
+        /// At most so many, the newest.
+        last: u32,
+    },
+    /// What is planned for the machine.
+    Planned,
+    /// Stop every capsule in order, then reboot the machine or switch it off (3.5). Replaces what was planned.
+    Power {
+        /// Which.
+        action: PowerAction,
+        /// When, RFC 3339; at once if absent.
+        at: Option<String>,
+        /// Why, for those who are warned.
+        reason: Option<String>,
+    },
+    /// Drop what is planned.
+    CancelPower,
+    /// Believe the clock as it is now, whatever the node thought of it.
+    TrustClock,
 }
 
 /// A command to run in a capsule.
@@ -146,6 +172,13 @@ pub enum Reply {
         /// One row a capsule.
         capsules: Vec<Usage>,
     },
+    /// To [`Request::Boots`].
+    Boots(Boots),
+    /// To [`Request::Planned`].
+    Planned {
+        /// None if nothing is.
+        plan: Option<Plan>,
+    },
     /// To [`Request::Sessions`].
     Sessions {
         /// Oldest first.
@@ -195,6 +228,15 @@ pub struct NodeStatus {
     pub version: String,
     /// Features that the node file allows to be missing and that are missing.
     pub degraded: Vec<String>,
+    /// What is wrong with the node itself: a full disk, a clock that is not believed.
+    #[serde(default)]
+    pub problems: Vec<String>,
+    /// The present boot; absent from an older plabd.
+    #[serde(default)]
+    pub boot: Option<BootSummary>,
+    /// The reboot, or the switching off, that is to come.
+    #[serde(default)]
+    pub planned: Option<Plan>,
     /// Definitions that are not in effect, with the reason.
     pub refused: Vec<RefusedDefinition>,
     /// One entry a slice, by name.
@@ -230,6 +272,22 @@ pub enum SliceState {
     Failed,
     /// The definition is gone; storage is being removed.
     Removing,
+}
+
+impl SliceState {
+    /// The name, as in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Frozen => "frozen",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Expired => "expired",
+            Self::Failed => "failed",
+            Self::Removing => "removing",
+        }
+    }
 }
 
 /// One slice.

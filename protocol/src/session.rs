@@ -42,6 +42,11 @@ pub enum FromSession {
         /// 0 to 255.
         code: i32,
     },
+    /// The node has something to say to whoever sits at the terminal: that it reboots soon (3.5). The command goes on.
+    Notice {
+        /// One line.
+        text: String,
+    },
     /// A signal ended it.
     Killed {
         /// As numbered on this architecture.

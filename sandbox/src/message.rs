@@ -14,7 +14,7 @@ use plab_protocol::control::WindowSize;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// The protocol's version; rises when something is added.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// The longest datagram, in bytes.
 pub const MAX_DATAGRAM: usize = plab_protocol::MAX_DATAGRAM;
@@ -49,6 +49,12 @@ pub enum ToInit {
     /// Run a command. Descriptors: the session socket, then standard input, output, error; with `tty` only
     /// the session socket.
     Exec(Exec),
+    /// Tell every session this: [`plab_protocol::session::FromSession::Notice`]. Version 2; an older capsule-init
+    /// passes it over.
+    Notice {
+        /// One line.
+        text: String,
+    },
     /// First, instead of a setup: empty the directories that come as descriptors, as this UID, and end.
     Wipe {
         /// UID and GID to become.
@@ -160,6 +166,9 @@ pub enum FromInit {
         /// Files and directories removed.
         removed: u64,
     },
+    /// Something that a later release says, whose capsule this plabd was put back to. Not for us.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What capsule-init knows.
@@ -238,4 +247,46 @@ pub fn bounded(mut text: String) -> String {
         text.truncate(end);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    /// What one release says as another hears it.
+    fn heard<T: DeserializeOwned>(said: &str) -> io::Result<T> {
+        let (near, far) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("pair");
+        plab_protocol::channel::send(&near, said.as_bytes(), &[]).expect("send");
+        receive(&far, &mut vec![0; MAX_DATAGRAM]).map(|message| message.expect("a message").0)
+    }
+
+    #[test]
+    fn a_later_capsule_init_is_understood() {
+        let said =
+            r#"{"say":"state","protocol":9,"going":true,"last_run_id":3,"moods":["good"],"birthmark":"b"}"#;
+        let FromInit::State(state) = heard(said).expect("read") else { panic!("no state") };
+        assert_eq!((state.protocol, state.going, state.last_run_id), (9, true, 3));
+        let said = r#"{"say":"mood","of":"all"}"#;
+        assert!(matches!(heard(said).expect("read"), FromInit::Unknown));
+    }
+
+    #[test]
+    fn the_first_capsule_init_is_understood() {
+        // The least that a release ever said of itself.
+        let FromInit::State(state) = heard(r#"{"say":"state"}"#).expect("read") else { panic!("no state") };
+        assert_eq!(*state, State::default());
+    }
+
+    #[test]
+    fn what_a_later_plabd_asks_for_is_an_error_that_capsule_init_passes_over() {
+        let error = heard::<ToInit>(r#"{"say":"dance"}"#).expect_err("not known");
+        assert!(error.kind() == io::ErrorKind::InvalidData || error.raw_os_error().is_none(), "{error}");
+        let said = r#"{"say":"run","id":1,"hook":"stop","limit_ms":null,"gently":true}"#;
+        assert!(matches!(
+            heard(said).expect("read"),
+            ToInit::Run { id: 1, hook: Hook::Stop, limit_ms: None }
+        ));
+    }
 }

@@ -85,7 +85,7 @@ pub fn report(tree_name: &str) -> Vec<ProbeRow> {
         format!("UID {}", rustix::process::geteuid().as_raw()),
         (!root).then_some("run plabd, and this check, as root"),
     );
-    match CgroupTree::open(tree_name) {
+    match CgroupTree::open(tree_name, None) {
         Ok(tree) => {
             let v2 = tree.memory_version() == ControllerVersion::V2;
             row(

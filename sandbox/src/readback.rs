@@ -39,6 +39,15 @@ pub fn process(pid: i32, uid: u32) -> Result<Vec<Row>, KernelError> {
     };
     let status = Process::new(pid).and_then(|process| process.status()).map_err(failed)?;
     let mut rows = privileges(&status, uid, &source);
+    let adjustment = crate::oom::adjustment(&pid.to_string())?;
+    rows.push(Row {
+        layer: "privileges",
+        what: "oom_score_adj".into(),
+        asked: "0 or more".into(),
+        in_force: adjustment.to_string(),
+        ok: adjustment >= 0,
+        source: format!("/proc/{pid}/oom_score_adj"),
+    });
     for name in OWN_NAMESPACES {
         let source = format!("/proc/{pid}/ns/{name}");
         let look = |path: &str| std::fs::metadata(path).map(|meta| meta.ino());

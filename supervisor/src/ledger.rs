@@ -5,14 +5,16 @@
 //! still being removed, and the events. Writes that arrive together are committed together, so a thousand
 //! acceptances cost few syncs; nobody is answered before the commit is on disk.
 
+pub mod boots;
+
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use plab_config::UidRange;
 use plab_protocol::control::{Event, Severity};
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Events kept of each slice, and of the node itself; older ones are deleted. A number for each, so that a slice that
 /// makes many (it can: hooks that fail, commands) pushes out nobody's but its own.
@@ -24,7 +26,7 @@ const KEPT_OF_NODE: u32 = 20_000;
 const GATHER: Duration = Duration::from_millis(50);
 
 /// The version of the tables below.
-const SCHEMA: i64 = 1;
+const SCHEMA: i64 = 2;
 
 /// Writes taken into one transaction at the most.
 const BATCH: usize = 512;
@@ -94,6 +96,16 @@ struct Job {
 pub struct Ledger {
     jobs: mpsc::Sender<Job>,
     path: String,
+    trouble: Arc<watch::Sender<Option<Trouble>>>,
+}
+
+/// Why the ledger cannot be written at present.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// The disk is full; else something worse.
+    pub full: bool,
+    /// SQLite's word.
+    pub message: String,
 }
 
 impl Ledger {
@@ -108,11 +120,23 @@ impl Ledger {
             OpenError::Newer(schema) => LedgerError::Newer { path: shown.clone(), schema },
         })?;
         let (jobs, inbox) = mpsc::channel();
+        let trouble = Arc::new(watch::Sender::new(None));
+        let told = Arc::clone(&trouble);
         std::thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || serve(&connection, &inbox))
+            .spawn(move || serve(&connection, &inbox, &told))
             .map_err(|error| LedgerError::Commit(error.to_string()))?;
-        Ok(Self { jobs, path: shown })
+        Ok(Self { jobs, path: shown, trouble })
+    }
+
+    /// Whether writing fails, as of the last commit; tells when that changes.
+    pub fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.trouble.subscribe()
+    }
+
+    /// The file.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     async fn run<T: Send + 'static>(
@@ -233,6 +257,14 @@ impl Ledger {
         .await
     }
 
+    /// Forgets a value of the node's own.
+    ///
+    /// # Errors
+    /// The commit failed.
+    pub async fn unset_meta(&self, key: &'static str) -> Result<(), LedgerError> {
+        self.run(true, move |db| db.execute("DELETE FROM meta WHERE key = ?1", [key]).map(drop)).await
+    }
+
     /// The highest event number; 0 if there is none.
     ///
     /// # Errors
@@ -294,6 +326,9 @@ impl From<rusqlite::Error> for OpenError {
 
 fn connect(path: &Path) -> Result<Connection, OpenError> {
     let connection = Connection::open(path)?;
+    // plabd is the only one that opens it, so the index of the journal can be in memory and needs no file: a ledger on
+    // a full disk can still be read.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // Pages: the ledger is small, and plabd's memory is everybody's.
     connection.pragma_update(None, "cache_size", -512)?;
@@ -302,7 +337,11 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
     if version > SCHEMA {
         return Err(OpenError::Newer(version));
     }
-    connection.execute_batch(
+    if version == SCHEMA {
+        // Nothing is written that is there already: the disk may be full.
+        return Ok(connection);
+    }
+    connection.execute_batch(&format!(
         "BEGIN;
          CREATE TABLE IF NOT EXISTS slices (
              name TEXT PRIMARY KEY, uid INTEGER NOT NULL UNIQUE, definition TEXT NOT NULL, source TEXT NOT NULL,
@@ -312,13 +351,15 @@ fn connect(path: &Path) -> Result<Connection, OpenError> {
              seq INTEGER PRIMARY KEY, time TEXT NOT NULL, slice TEXT, kind TEXT NOT NULL,
              severity TEXT NOT NULL, message TEXT NOT NULL);
          CREATE INDEX IF NOT EXISTS events_of_slice ON events (slice, seq);
-         PRAGMA user_version = 1;
+         {}
+         PRAGMA user_version = {SCHEMA};
          COMMIT;",
-    )?;
+        boots::TABLES
+    ))?;
     Ok(connection)
 }
 
-fn serve(connection: &Connection, inbox: &mpsc::Receiver<Job>) {
+fn serve(connection: &Connection, inbox: &mpsc::Receiver<Job>, trouble: &watch::Sender<Option<Trouble>>) {
     while let Ok(first) = inbox.recv() {
         let mut batch = vec![first];
         // Notes of requests can wait a little for more of their kind; nothing else does.
@@ -334,17 +375,36 @@ fn serve(connection: &Connection, inbox: &mpsc::Receiver<Job>) {
         }
         // In WAL mode NORMAL cannot corrupt, only lose the newest commits in a power cut: right for events alone.
         let synchronous = if batch.iter().any(|job| job.durable) { "FULL" } else { "NORMAL" };
+        let before = connection.total_changes();
         let begun = connection
             .pragma_update(None, "synchronous", synchronous)
             .and_then(|()| connection.execute_batch("BEGIN IMMEDIATE"));
         let finishes: Vec<Finish> = batch.into_iter().map(|job| (job.work)(connection)).collect();
-        let committed = begun.and_then(|()| connection.execute_batch("COMMIT")).map_err(|error| {
+        let committed = begun.and_then(|()| connection.execute_batch("COMMIT")).inspect_err(|_| {
             // After a failed commit the transaction may still be open.
             connection.execute_batch("ROLLBACK").ok();
-            error.to_string()
         });
+        note(trouble, &committed, connection.total_changes() > before);
+        let committed = committed.map_err(|error| error.to_string());
         finishes.into_iter().for_each(|finish| finish(committed.clone()));
     }
+}
+
+/// Notes whether the ledger could be written. A commit that had nothing to write tells nothing.
+fn note(trouble: &watch::Sender<Option<Trouble>>, committed: &Result<(), rusqlite::Error>, wrote: bool) {
+    let now = match committed {
+        Err(error) => Some(Trouble {
+            full: error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
+            message: error.to_string(),
+        }),
+        Ok(()) if wrote => None,
+        Ok(()) => return,
+    };
+    trouble.send_if_modified(|have| {
+        let changed = *have != now;
+        *have = now;
+        changed
+    });
 }
 
 fn slice_row(row: &Row<'_>) -> rusqlite::Result<SliceRow> {
@@ -530,6 +590,37 @@ mod tests {
         assert!(kept.len() < (KEPT_OF_SLICE + 40) as usize, "{}", kept.len());
         assert_eq!((kept[0].seq, kept[1].seq), (1, 2), "the node's own stay");
         assert_eq!(kept.last().map(|event| event.seq), Some(last));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_ledger_of_the_first_release_is_brought_up_to_date() {
+        let file = file("schema1");
+        let old = Connection::open(&file.0).expect("open");
+        old.execute_batch(
+            "PRAGMA journal_mode = WAL;
+             CREATE TABLE slices (
+                 name TEXT PRIMARY KEY, uid INTEGER NOT NULL UNIQUE, definition TEXT NOT NULL, source TEXT NOT NULL,
+                 configured INTEGER NOT NULL DEFAULT 0, removing INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+             CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+             CREATE TABLE events (
+                 seq INTEGER PRIMARY KEY, time TEXT NOT NULL, slice TEXT, kind TEXT NOT NULL,
+                 severity TEXT NOT NULL, message TEXT NOT NULL);
+             CREATE INDEX events_of_slice ON events (slice, seq);
+             INSERT INTO slices VALUES ('a', 70000, 'text', 'file', 1, 0);
+             PRAGMA user_version = 1;",
+        )
+        .expect("the tables of schema 1");
+        drop(old);
+        for _ in 0..2 {
+            let ledger = Ledger::open(&file.0).expect("open");
+            let rows = ledger.slices().await.expect("slices");
+            assert_eq!((rows.len(), rows[0].uid, rows[0].configured), (1, 70000, true));
+            assert!(ledger.boots(10).await.expect("boots").is_empty());
+        }
+        let version: i64 = Connection::open(&file.0)
+            .and_then(|db| db.pragma_query_value(None, "user_version", |row| row.get(0)))
+            .expect("version");
+        assert_eq!(version, SCHEMA);
     }
 
     #[test]

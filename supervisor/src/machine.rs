@@ -51,16 +51,21 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Opens everything.
+    /// Opens everything. `place` is where in the v2 hierarchy capsules live, as [`CgroupTree::open`] takes it.
     ///
     /// # Errors
     /// A part that this machine lacks or that cannot be made.
-    pub fn open(paths: Paths, node: NodeFile, init: &Path) -> Result<Self, KernelError> {
+    pub fn open(
+        paths: Paths,
+        node: NodeFile,
+        init: &Path,
+        place: Option<&Path>,
+    ) -> Result<Self, KernelError> {
         let opened = openat(CWD, init, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
             KernelError::new("open capsule-init", init.display(), error)
                 .hint("it is installed beside plabd; --capsule-init says where else")
         })?;
-        let tree = CgroupTree::open(&tree_name(&paths.root))?;
+        let tree = CgroupTree::open(&tree_name(&paths.root), place)?;
         let offered = Offered::probe(&tree);
         let etc = EtcFiles::new(node.view.etc.clone());
         let own = |paths: &[AbsolutePath]| paths.iter().map(|path| path.as_path().to_owned()).collect();

@@ -3,16 +3,22 @@
 mod accounts;
 mod admission;
 mod audit;
+mod boots;
 mod capsule;
+mod clock;
 mod control;
 mod directory;
 mod etc_watch;
 mod events;
 mod ledger;
+mod ledger_watch;
 mod machine;
+mod network;
 mod node;
 mod paths;
 mod peer;
+mod power;
+mod pulse;
 mod sessions;
 mod slice;
 mod watched;
@@ -27,7 +33,6 @@ use clap::Parser;
 use plab_config::{Feature, NodeFile};
 use plab_protocol::control::Severity;
 use rustix::fs::{FlockOperation, fcntl_lock};
-use sd_notify::NotifyState;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -55,6 +60,9 @@ struct Args {
     /// The capsule-init program [default: beside plabd]
     #[arg(long, value_name = "FILE")]
     capsule_init: Option<PathBuf>,
+    /// Keep capsules in this delegated cgroup, a path below the root of the v2 hierarchy [default: the root]
+    #[arg(long, value_name = "PATH")]
+    cgroup: Option<PathBuf>,
     /// On SIGINT or SIGTERM stop every capsule in order before ending, and leave no cgroup
     #[arg(long)]
     drain_on_exit: bool,
@@ -127,7 +135,7 @@ fn run(args: Args) -> Result<(), Failure> {
     };
     make_private_directory(&paths.capsules())?;
     make_private_directory(&paths.sessions())?;
-    let machine = Arc::new(Machine::open(paths, node_file, &init)?);
+    let machine = Arc::new(Machine::open(paths, node_file, &init, args.cgroup.as_deref())?);
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(POOL).build()?;
     let local = tokio::task::LocalSet::new();
@@ -141,14 +149,22 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     let ledger = Ledger::open(&machine.paths.ledger)?;
     let audit = audit::Audit::start(machine.node.audit.syslog.as_path().to_owned())?;
     let events = Events::new(ledger.clone(), audit, ledger.last_event().await?);
+    let clock = clock::Clock::new(ledger.meta(clock::LAST_SEEN).await?.as_deref());
+    let boot = boots::Boot::look(&ledger, &clock).await?;
     let sessions = Sessions::new(Kept::new(machine.paths.sessions()));
-    let node = Rc::new(Node::new(machine, ledger, events, sessions));
+    let node = Rc::new(Node::new(machine, ledger, events, clock, boot, sessions));
+    // On a full disk this fails, is told by whoever follows the ledger, and is done when there is space.
+    node.boot.record(&node.ledger).await.ok();
+    tokio::task::spawn_local(ledger_watch::follow(Rc::clone(&node)));
     node.events.report(
         None,
         "plabd-started",
         Severity::Notice,
         format!("version {}", env!("CARGO_PKG_VERSION")),
     );
+    node.boot.report(&node);
+    clock::begin(&node);
+    power::resume(&node).await?;
     for feature in admission::missing(&node.machine.offered) {
         if node.machine.node.may_lack(feature) {
             node.events.report(
@@ -162,9 +178,12 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     let directory = Directory::watch(Rc::clone(&node))?;
     clear_strangers(&node).await?;
     Sessions::resume(&node);
+    network::begin(&node, node.boot.before().same_boot.flatten()).await;
     directory.begin().await?;
     let listener = listen(&node)?;
-    tokio::task::spawn_local(control::serve(Rc::clone(&node), listener));
+    // The pulse is part of serving: it tells systemd that plabd is ready, and then that it still serves.
+    let pulse = pulse::Pulse::of(Rc::clone(&node));
+    let serving = tokio::task::spawn_local(control::serve(Rc::clone(&node), listener, pulse));
     node.wait_until(|| node.still_adopting() == 0).await;
     let took = begun.elapsed();
     node.events.report(
@@ -173,16 +192,16 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
         Severity::Info,
         format!("every capsule found again or begun after {} ms", took.as_millis()),
     );
-    // Not under systemd these do nothing.
-    sd_notify::notify(false, &[NotifyState::Ready]).ok();
     tokio::task::spawn_local(directory.follow());
     tokio::task::spawn_local(etc_watch::follow(Rc::clone(&node)));
-    tokio::task::spawn_local(watchdog());
+    tokio::task::spawn_local(clock::follow(Rc::clone(&node)));
+    tokio::task::spawn_local(power::follow(Rc::clone(&node)));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        ended = serving => return Err(ended?.into()),
     }
-    sd_notify::notify(false, &[NotifyState::Stopping]).ok();
+    pulse::stopping();
     if drain_on_exit {
         // A second signal does not wait for anybody's grace.
         tokio::select! {
@@ -197,13 +216,24 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
         Severity::Notice,
         if drain_on_exit { "with every capsule" } else { "capsules run on" },
     );
-    // What was reported is written before the end.
-    node.ledger.meta("flush").await?;
+    end(&node).await;
     std::fs::remove_file(node.machine.paths.control()).ok();
     if drain_on_exit {
         node.machine.tree.remove_bases()?;
     }
     Ok(())
+}
+
+/// Records that plabd ends in order, and the machine, too, if it does: not every machine has the unit that drains it.
+/// With it, what was reported is written.
+async fn end(node: &Rc<Node>) {
+    if let power::GoingDown::Yes(end) = power::going_down().await {
+        node.boot.end(&node.ledger, Some(end)).await.ok();
+    }
+    node.ledger.set_meta(clock::LAST_SEEN, node.clock.now().to_string()).await.ok();
+    if let Err(error) = node.boot.end_run(&node.ledger).await {
+        tracing::error!("the next plabd will take this end for a crash: {error}");
+    }
 }
 
 /// Ends capsules that the ledger does not know: of a ledger that was lost, or an old release. Nothing may run here
@@ -258,16 +288,4 @@ fn listen(node: &Node) -> Result<UnixListener, Failure> {
     // Everybody may connect; who it is, the kernel says, and what they may, `control::authority`.
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))?;
     Ok(listener)
-}
-
-/// Tells systemd that the loop turns, if it wants to know.
-async fn watchdog() {
-    let mut micros = 0;
-    if sd_notify::watchdog_enabled(false, &mut micros) {
-        let mut ticks = tokio::time::interval(std::time::Duration::from_micros(micros / 2));
-        loop {
-            ticks.tick().await;
-            sd_notify::notify(false, &[NotifyState::Watchdog]).ok();
-        }
-    }
 }

@@ -11,10 +11,13 @@ use plab_protocol::control::Severity;
 use tokio::sync::{Notify, mpsc, watch};
 
 use crate::admission;
+use crate::boots::Boot;
 use crate::capsule::task::Task;
+use crate::clock::Clock;
 use crate::events::Events;
 use crate::ledger::{Ledger, SliceRow};
 use crate::machine::Machine;
+use crate::power::Power;
 use crate::sessions::Sessions;
 use crate::slice::{Desired, Handle, Slice};
 
@@ -34,13 +37,30 @@ pub struct Node {
     pub slices: RefCell<BTreeMap<String, Handle>>,
     /// No capsule is to run until plabd starts anew.
     pub drained: Cell<bool>,
+    /// What time it is.
+    pub clock: Clock,
+    /// The machine's present boot.
+    pub boot: Boot,
+    /// The reboot that is to come.
+    pub power: Power,
+    /// Why no capsule is made now, if so.
+    births_held: RefCell<Option<String>>,
+    /// Told when something changes that every slice is judged by: the clock, or whether capsules may be made.
+    world: watch::Sender<()>,
     adopting: Cell<usize>,
     change: Notify,
 }
 
 impl Node {
     /// A node without slices.
-    pub fn new(machine: Arc<Machine>, ledger: Ledger, events: Events, sessions: Sessions) -> Self {
+    pub fn new(
+        machine: Arc<Machine>,
+        ledger: Ledger,
+        events: Events,
+        clock: Clock,
+        boot: Boot,
+        sessions: Sessions,
+    ) -> Self {
         Self {
             machine,
             ledger,
@@ -49,6 +69,11 @@ impl Node {
             set: RefCell::new(DefinitionSet::new()),
             slices: RefCell::new(BTreeMap::new()),
             drained: Cell::new(false),
+            clock,
+            boot,
+            power: Power::new(),
+            births_held: RefCell::new(None),
+            world: watch::Sender::new(()),
             adopting: Cell::new(0),
             change: Notify::new(),
         }
@@ -63,6 +88,27 @@ impl Node {
     /// How many tasks have not.
     pub fn still_adopting(&self) -> usize {
         self.adopting.get()
+    }
+
+    /// Keeps capsules from being made, and says why; or lets them be made again.
+    pub fn hold_births(&self, why: Option<String>) {
+        *self.births_held.borrow_mut() = why;
+        self.world_changed();
+    }
+
+    /// Why no capsule is made now, if so.
+    pub fn births_held(&self) -> Option<String> {
+        self.births_held.borrow().clone()
+    }
+
+    /// Something has changed that every slice is judged by.
+    pub fn world_changed(&self) {
+        self.world.send_replace(());
+    }
+
+    /// Tells when [`Self::world_changed`] is called.
+    pub fn world(&self) -> watch::Receiver<()> {
+        self.world.subscribe()
     }
 
     /// Something that [`Self::wait_until`] may wait for has changed.
@@ -173,6 +219,20 @@ impl Node {
         self.slices.borrow_mut().insert(slice.name.clone(), handle);
         self.adopting.set(self.adopting.get() + 1);
         tokio::task::spawn_local(Task::new(Rc::clone(self), slice, wishes, inbox, row).run());
+    }
+
+    /// Takes a drain back: every slice is to run again.
+    pub fn undrain(self: &Rc<Self>) {
+        self.drained.set(false);
+        for handle in self.slices.borrow().values() {
+            handle.desired.send_if_modified(|desired| match desired {
+                Desired::Drained(definition) => {
+                    *desired = Desired::Run(Rc::clone(definition));
+                    true
+                }
+                Desired::Run(_) | Desired::Gone => false,
+            });
+        }
     }
 
     /// Stops every capsule and keeps them stopped; returns when the last is down.

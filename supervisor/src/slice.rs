@@ -68,10 +68,12 @@ pub struct Slice {
     pub pid: Cell<Option<i32>>,
     /// When the capsule was started.
     pub since: Cell<Option<Timestamp>>,
-    /// What of the definition the capsule was made of; see `wishes::birthmark`.
+    /// What of the definition the capsule was made of; a `Birthmark`, or whatever capsule-init said.
     pub born: RefCell<Option<String>>,
     /// What capsule-init said last.
     pub said: RefCell<Option<State>>,
+    /// Whether the last `status` that ended was a success.
+    pub status_ok: Cell<Option<bool>>,
     /// The socket to capsule-init, while there is one.
     pub link: RefCell<Option<Rc<Link>>>,
     /// Told whenever the task has brought something about.
@@ -102,6 +104,7 @@ impl Slice {
             since: Cell::new(None),
             born: RefCell::new(None),
             said: RefCell::new(None),
+            status_ok: Cell::new(None),
             link: RefCell::new(None),
             settled: watch::Sender::new(None),
         }

@@ -1,7 +1,9 @@
 //! A node of a test's own, below a temporary root, beside whatever else runs on the machine.
 
 use std::io::Write;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -51,7 +53,7 @@ pub struct TestNode {
     daemon: Option<Child>,
     checked: bool,
     /// Held as long as the UIDs are.
-    _slot: std::fs::File,
+    _slot: UnixListener,
 }
 
 /// UIDs that one test node hands out.
@@ -60,14 +62,14 @@ const UIDS: u32 = 1500;
 /// Ranges of UIDs there are.
 const SLOTS: u32 = 19;
 
-/// A range of UIDs that no other test on this machine uses now, by a lock that goes with the process.
-fn free_slot() -> (u32, std::fs::File) {
+/// A range of UIDs that no other test on this machine uses now, by the name of a socket: only one process has it, it
+/// goes with that process, and no file is left behind.
+fn free_slot() -> (u32, UnixListener) {
     eventually("a range of UIDs is free", || {
         (0..SLOTS).find_map(|slot| {
-            let path = std::env::temp_dir().join(format!("plab-test-slot-{slot}.lock"));
-            let file = std::fs::File::options().create(true).append(true).open(path).ok()?;
-            rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()?;
-            Some((slot, file))
+            let name = format!("plab-test-slot-{slot}");
+            let address = SocketAddr::from_abstract_name(name).expect("a name");
+            Some((slot, UnixListener::bind_addr(&address).ok()?))
         })
     })
 }
@@ -89,7 +91,8 @@ impl TestNode {
         assert!(rustix::process::geteuid().is_root(), "these tests make capsules: run them as root");
         let (slot, lock) = free_slot();
         let first_uid = 70_000 + slot * UIDS;
-        let root = std::env::temp_dir().join(format!("plab-{name}-{}-{slot}", std::process::id()));
+        // Storage is to be on a disk, as a node's is: /tmp may be memory, which nothing can reclaim.
+        let root = Path::new("/var/tmp").join(format!("plab-{name}-{}-{slot}", std::process::id()));
         // Slices must be able to pass: mktemp's 0700 would shut them off from nothing, but tests look inside.
         std::fs::create_dir_all(root.join("etc/planetlab/slices.d")).expect("make the root");
         std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o755)).expect("chmod");

@@ -1,12 +1,10 @@
 //! What rests on control groups, judged by their own files: the same on cgroup v2 and on a hybrid machine, and where
 //! the two differ, each as it is said to be. The v2 half runs in the guest of `tests/vm`.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
-use plab_sandbox::cgroup::tree_name;
 use plab_tests::leftovers::processes;
-use plab_tests::{Neighbour, TestNode, binary, eventually, eventually_or};
+use plab_tests::{Neighbour, TestNode, eventually, eventually_or};
 use serde_json::Value;
 
 /// A slice's directory for one controller, found by the kernel's word on its capsule-init.
@@ -167,6 +165,42 @@ fn limits_asked_are_limits_in_force_and_change_live() {
         expect_limits(&node, "site_a", 100, 50, Some(32), 48, 24);
         assert_eq!(node.pid("site_a"), pid, "limits change live");
     }
+    node.finish();
+}
+
+#[test]
+fn a_memory_limit_below_what_is_held_is_met_without_a_kill() {
+    let node = TestNode::start("v2-shrink");
+    node.define("site_a", "[memory]\nmax = \"96M\"");
+    // From when there is a file `big` it holds memory that nothing can reclaim.
+    let start = "#!/usr/bin/python3\nimport os, time\nopen('starts', 'a').write('x\\n')\n\
+                 while not os.path.exists('big'): time.sleep(0.05)\nheld = b'x' * (48 << 20)\n\
+                 open('holds', 'a').write('x\\n')\nwhile True: time.sleep(1)\n";
+    node.put_hook("site_a", "start", start);
+    node.put_hook("site_a", "stop", "#!/bin/sh\nrm -f big; echo >> stops; pkill -x start\n");
+    node.plab(&["restart", "site_a"]).ok();
+    node.await_lines("site_a", "starts", 1);
+    let pid = node.pid("site_a");
+
+    // Files that were read make room.
+    node.sh("site_a", "head -c 40000000 /dev/zero > file; sync; cat file > /dev/null").ok();
+    node.define("site_a", "[memory]\nmax = \"40M\"");
+    node.await_event("site_a", "limits-changed", "memory max 40M");
+    assert_eq!(node.pid("site_a"), pid, "live");
+
+    // What a process holds does not. The slice gets its `stop`, and nothing is killed for memory.
+    node.define("site_a", "[memory]\nmax = \"96M\"");
+    node.sh("site_a", "touch big").ok();
+    node.await_lines("site_a", "holds", 1);
+    let (pid, stops) = (node.pid("site_a"), node.lines("site_a", "stops"));
+    node.define("site_a", "[memory]\nmax = \"40M\"");
+    node.await_event("site_a", "restart-needed", "more memory than its new limit");
+    eventually("a new capsule", || (node.pid("site_a") != pid).then_some(()));
+    node.await_lines("site_a", "starts", 2);
+    assert_eq!(node.lines("site_a", "stops"), stops + 1);
+    assert!(node.event_messages("site_a", "capsule-out-of-memory").is_empty());
+    let row = node.verified("site_a", "memory.max");
+    assert_eq!((&row["ok"], &row["in_force"]), (&true.into(), &(40 << 20).to_string().into()), "{row}");
     node.finish();
 }
 
@@ -438,60 +472,4 @@ fn a_node_that_may_lack_nothing() {
         assert!(applied.stderr.contains("this node cannot enforce memory.oom-group"), "{applied:?}");
     }
     node.finish();
-}
-
-/// As a service with `Delegate=yes` plabd has a cgroup of its own, stands in a leaf of it, and makes capsules beside.
-#[test]
-fn a_delegated_cgroup_is_used_where_there_is_one() {
-    if !all_v2() {
-        // Without controllers on v2 there is nothing to delegate, and being a service changes nothing.
-        let mut node = TestNode::start("v2-service");
-        node.kill_daemon();
-        let mut command = Command::new(binary("plabd"));
-        command.env("INVOCATION_ID", "0123456789abcdef0123456789abcdef");
-        node.start_daemon_by(command);
-        node.define("site_a", "");
-        let memory = place(node.pid("site_a"), "memory");
-        assert!(
-            memory.directory.ends_with(format!("{}/site_a", tree_name(node.root()).as_str())),
-            "{:?}",
-            memory.directory
-        );
-        return node.finish();
-    }
-    let service = unified().join(format!("plab-test-{}.service", std::process::id()));
-    std::fs::create_dir(&service).expect("a cgroup for the service");
-    let by = |service: &Path| {
-        // As systemd starts a service: in its cgroup, and with an identity.
-        let mut command = Command::new("sh");
-        command.args(["-c", "echo 0 > \"$0/cgroup.procs\" && exec \"$@\""]).arg(service).arg(binary("plabd"));
-        command.env("INVOCATION_ID", "0123456789abcdef0123456789abcdef");
-        command
-    };
-    // What systemd does for a unit that delegates.
-    for controller in ["+cpu", "+memory", "+pids"] {
-        std::fs::write(unified().join("cgroup.subtree_control"), controller).expect("enable");
-    }
-    let mut node = TestNode::start("v2-service");
-    // That first one was no service: its directory, of a node without a slice, goes by hand.
-    node.kill_daemon();
-    std::fs::remove_dir(unified().join(tree_name(node.root())))
-        .expect("an empty directory above all capsules");
-    node.start_daemon_by(by(&service));
-    node.define("site_a", "[memory]\nmax = \"64M\"");
-    let memory = place(node.pid("site_a"), "memory");
-    assert!(memory.directory.starts_with(&service), "{}", memory.directory.display());
-    assert_eq!(memory.read("memory.max"), (64 << 20).to_string());
-    let own = std::fs::read_to_string(format!("/proc/{}/cgroup", node.daemon_pid())).expect("plabd runs");
-    let leaf = format!("0::/{}/plabd", service.file_name().expect("named").to_string_lossy());
-    assert_eq!(own.trim(), leaf);
-
-    node.kill_daemon();
-    node.start_daemon_by(by(&service.join("plabd")));
-    assert_eq!(node.status("site_a")["state"], "running");
-    assert_eq!(node.event_messages("site_a", "capsule-adopted").len(), 1);
-    node.finish();
-    for directory in [service.join("plabd"), service] {
-        std::fs::remove_dir(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-    }
 }

@@ -155,7 +155,7 @@ fn what_was_done_is_said() {
         let message = match &asked.request {
             Request::Freeze { slice } => format!("froze {slice}"),
             Request::Remove { slice } => format!("removed {slice}"),
-            Request::Drain => "drained\u{9b}H".into(),
+            Request::Drain { .. } => "drained\u{9b}H".into(),
             other => panic!("{other:?}"),
         };
         asked.reply(&Reply::Done { message });

@@ -47,7 +47,7 @@ impl Fates<'_> {
             let line = self.source.line(call.span());
             if let Some((before, first)) = self.seen.get(call.get_ref()) {
                 let expected = format!("each call once; line {first} has it in {}", before.key());
-                return Err(self.source.wrong(call.span(), fate.key(), call.get_ref(), expected));
+                return Err(self.source.wrong_call(&call, fate.key(), expected));
             }
             self.seen.insert(call.get_ref().clone(), (fate, line));
             names.push(call.into_inner());
@@ -65,7 +65,7 @@ impl Fates<'_> {
         }
         for call in calls.get_ref() {
             if !is_call_name(call.get_ref()) {
-                return Err(self.source.wrong(call.span(), key, call.get_ref(), "the name of a system call"));
+                return Err(self.source.wrong_call(call, key, "the name of a system call"));
             }
         }
         Ok(())

@@ -37,7 +37,7 @@ pub(super) fn add_groups(
             } else {
                 continue;
             };
-            return Err(source.wrong(call.span(), "group.calls", call.get_ref(), problem));
+            return Err(source.wrong_call(call, "group.calls", problem));
         }
         let (name, why) = (source.sentence("group.name", name)?, source.sentence("group.why", why)?);
         let calls = fates.take(Fate::Allow, calls)?;
@@ -62,7 +62,7 @@ pub(super) fn add_denied(
             let denied = profile.denied().any(|known| known == call.get_ref());
             if denied && !fates.seen.contains_key(call.get_ref()) {
                 let expected = "a call that the base does not deny already";
-                return Err(source.wrong(call.span(), "deny.calls", call.get_ref(), expected));
+                return Err(source.wrong_call(call, "deny.calls", expected));
             }
         }
         let why = source.sentence("deny.why", why)?;
@@ -88,7 +88,7 @@ pub(super) fn add_absent(
                     || profile.absent.iter().any(|absent| absent.calls.iter().any(|known| known == name)));
             if in_base {
                 let expected = "a call that the base does not name; what it lets run is taken away by remove";
-                return Err(source.wrong(call.span(), "absent.calls", call.get_ref(), expected));
+                return Err(source.wrong_call(call, "absent.calls", expected));
             }
         }
         let why = source.sentence("absent.why", why)?;
@@ -108,12 +108,7 @@ pub(super) fn remove_calls(
         for call in calls.get_ref() {
             let runs = profile.allowed().any(|known| known == call.get_ref());
             if !runs && !fates.seen.contains_key(call.get_ref()) {
-                return Err(source.wrong(
-                    call.span(),
-                    "remove.calls",
-                    call.get_ref(),
-                    "a call that the base lets run",
-                ));
+                return Err(source.wrong_call(call, "remove.calls", "a call that the base lets run"));
             }
         }
         let why = source.sentence("remove.why", why)?;
@@ -141,7 +136,7 @@ pub(super) fn add_conditional(
             } else {
                 continue;
             };
-            return Err(source.wrong(call.span(), "deny.calls", call.get_ref(), expected));
+            return Err(source.wrong_call(call, "deny.calls", expected));
         }
         let mut conditions: Vec<Condition> = Vec::new();
         if let Some(when) = when {
@@ -158,12 +153,7 @@ pub(super) fn add_conditional(
             profile.deny.iter().any(|rule| rule.when == conditions && rule.calls.contains(call.get_ref()))
         };
         if let Some(call) = calls.get_ref().iter().find(|call| repeated(call)) {
-            return Err(source.wrong(
-                call.span(),
-                "deny.calls",
-                call.get_ref(),
-                "each condition once for a call",
-            ));
+            return Err(source.wrong_call(call, "deny.calls", "each condition once for a call"));
         }
         let why = source.sentence("deny.why", why)?;
         let calls = calls.into_inner().into_iter().map(Spanned::into_inner).collect();

@@ -36,6 +36,15 @@ impl Source<'_> {
         }
     }
 
+    pub(super) fn wrong_call(
+        &self,
+        call: &Spanned<String>,
+        key: &str,
+        expected: impl Into<String>,
+    ) -> ProfileError {
+        self.wrong(call.span(), key, call.get_ref(), expected)
+    }
+
     pub(super) fn sentence(&self, key: &str, text: Spanned<String>) -> Result<String, ProfileError> {
         if text.get_ref().trim().is_empty() {
             return Err(self.wrong(text.span(), key, text.get_ref(), "a reason for the reader"));

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::knobs::{self, read_small};
+use super::knobs::{self, read_small, write_small};
 use super::limits::{InForce, Limits};
 use super::tree::{CgroupTree, Controller, ControllerVersion};
 use crate::error::{KernelError, Tried};
@@ -83,7 +83,7 @@ impl CgroupTree {
     /// The kernel refused the kill.
     pub fn kill(&self, name: &str) -> Result<(), KernelError> {
         match self.unified.child(name)? {
-            Some(dir) => write(dir.as_fd(), "cgroup.kill", "1")
+            Some(dir) => write_small(dir.as_fd(), "cgroup.kill", "1")
                 .tried("kill every process", self.unified.path.join(name).display()),
             None => Ok(()),
         }
@@ -155,14 +155,14 @@ impl CapsuleCgroup {
         Ok(files)
     }
 
-    fn dir(&self, controller: Controller) -> (BorrowedFd<'_>, &str) {
+    pub(super) fn dir(&self, controller: Controller) -> (BorrowedFd<'_>, &str) {
         match &self.v1[controller as usize] {
             Some(dir) => (dir.as_fd(), &self.v1_paths[controller as usize]),
             None => (self.unified.as_fd(), &self.unified_path),
         }
     }
 
-    fn version(&self, controller: Controller) -> ControllerVersion {
+    pub(super) fn version(&self, controller: Controller) -> ControllerVersion {
         match self.v1[controller as usize] {
             Some(_) => ControllerVersion::V1,
             None => ControllerVersion::V2,
@@ -182,6 +182,7 @@ impl CapsuleCgroup {
     /// # Errors
     /// A limit that the kernel refused, or that it does not show as asked.
     pub fn set(&self, limits: &Limits) -> Result<(), KernelError> {
+        self.make_room(limits.memory_max)?;
         let knobs = self.knobs(limits);
         for knob in &knobs {
             let (dir, path) = self.dir(knob.controller);
@@ -221,7 +222,7 @@ impl CapsuleCgroup {
     /// # Errors
     /// The kernel refused.
     pub fn kill(&self) -> Result<(), KernelError> {
-        write(self.unified.as_fd(), "cgroup.kill", "1").tried("kill every process", &self.unified_path)
+        write_small(self.unified.as_fd(), "cgroup.kill", "1").tried("kill every process", &self.unified_path)
     }
 
     /// Asks the kernel to freeze or thaw every process here. It is done when `cgroup.events` says so.
@@ -229,7 +230,7 @@ impl CapsuleCgroup {
     /// # Errors
     /// The kernel refused.
     pub fn freeze(&self, frozen: bool) -> Result<(), KernelError> {
-        write(self.unified.as_fd(), "cgroup.freeze", if frozen { "1" } else { "0" })
+        write_small(self.unified.as_fd(), "cgroup.freeze", if frozen { "1" } else { "0" })
             .tried(if frozen { "freeze" } else { "thaw" }, &self.unified_path)
     }
 
@@ -289,7 +290,8 @@ impl CapsuleCgroup {
         let control = openat(dir, "memory.oom_control", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
             .tried("open", &on)?;
         let line = format!("{} {}", raw(&event), raw(&control));
-        write(dir.as_fd(), "cgroup.event_control", &line).tried("register for out-of-memory events", &on)?;
+        write_small(dir.as_fd(), "cgroup.event_control", &line)
+            .tried("register for out-of-memory events", &on)?;
         Ok(Some(event))
     }
 
@@ -298,18 +300,13 @@ impl CapsuleCgroup {
         &self.name
     }
 
-    fn number(&self, controller: Controller, file: &str) -> Option<u64> {
+    pub(super) fn number(&self, controller: Controller, file: &str) -> Option<u64> {
         read_small(self.dir(controller).0, file).ok()?.trim().parse().ok()
     }
 }
 
 fn raw(fd: &OwnedFd) -> i32 {
     std::os::fd::AsRawFd::as_raw_fd(fd)
-}
-
-fn write(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), Errno> {
-    let fd = openat(dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::io::write(&fd, value.as_bytes()).map(drop)
 }
 
 fn line_value(text: &str, key: &str) -> Option<u64> {

@@ -108,6 +108,11 @@ pub(super) fn read_small(dir: BorrowedFd<'_>, file: &str) -> Result<String, rust
     Ok(String::from_utf8_lossy(&buffer[..n]).into_owned())
 }
 
+pub(super) fn write_small(dir: BorrowedFd<'_>, file: &str, value: &str) -> Result<(), rustix::io::Errno> {
+    let fd = openat(dir, file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::io::write(&fd, value.as_bytes()).map(drop)
+}
+
 /// The knobs for `limits`, in an order in which each can be written.
 ///
 /// `memory_now` is the v1 limit in force: memory plus swap may never be below memory, so a rising limit

@@ -5,10 +5,15 @@
 //! births (`CLONE_INTO_CGROUP`); then a capsule is one directory in each. See cgroups(7).
 
 mod capsule;
+mod holder;
 mod knobs;
 mod limits;
+mod mounts;
+mod place;
+mod shrink;
 mod tree;
 
 pub use capsule::{CapsuleCgroup, Usage};
+pub use holder::Held;
 pub use limits::{InForce, Limits};
 pub use tree::{CgroupTree, ControllerVersion, tree_name};

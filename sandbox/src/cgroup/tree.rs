@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, mkdirat, open, openat, unlinkat};
 use rustix::io::Errno;
 
+use super::mounts::{mounts, offered, unified};
+use super::place::{delegated, enable};
 use crate::error::{KernelError, Tried};
 
 /// The controllers a capsule needs.
@@ -53,60 +55,22 @@ pub struct CgroupTree {
     pub(super) v1: [Option<Base>; 3],
 }
 
-/// One line of mountinfo that shows a cgroup file system.
-struct CgroupMount {
-    at: PathBuf,
-    v2: bool,
-    options: Vec<String>,
-}
-
-fn cgroup_mounts(mountinfo: &str) -> Vec<CgroupMount> {
-    mountinfo
-        .lines()
-        .filter_map(|line| {
-            let (left, right) = line.split_once(" - ")?;
-            let mut right = right.split(' ');
-            let v2 = match right.next()? {
-                "cgroup2" => true,
-                "cgroup" => false,
-                _ => return None,
-            };
-            let mut left = left.split(' ');
-            let root = left.nth(3)?;
-            let at = left.next()?;
-            // A bind of some inner directory is not the hierarchy.
-            (root == "/").then(|| CgroupMount {
-                at: at.into(),
-                v2,
-                options: right.nth(1).unwrap_or("").split(',').map(str::to_owned).collect(),
-            })
-        })
-        .collect()
-}
-
 impl CgroupTree {
     /// Finds the hierarchies and makes the directory above all capsules in each, called `name`.
     ///
-    /// On cgroup v2 under systemd with `Delegate=yes` that directory is the service's own, and this process
-    /// moves into a leaf of it (a directory with controllers enabled for its children may hold no process).
+    /// In the v2 hierarchy it is made in `place`, which somebody must have delegated (see [`super::place`]), and
+    /// without one at the root of the hierarchy. This process stays where it is: a cgroup that hands controllers on
+    /// takes no process (cgroups(7)), so a service whose capsules were below its own could not be started again.
     ///
     /// # Errors
-    /// A hierarchy or controller that is missing, or a directory that cannot be made.
-    pub fn open(name: &str) -> Result<Self, KernelError> {
-        let mountinfo =
-            std::fs::read_to_string("/proc/self/mountinfo").tried("read", "/proc/self/mountinfo")?;
-        let mounts = cgroup_mounts(&mountinfo);
-        let unified = mounts.iter().find(|mount| mount.v2).ok_or_else(|| {
-            KernelError::new("find", "a mounted cgroup2 file system", Errno::NOENT)
-                .hint("mount one: mount -t cgroup2 none /sys/fs/cgroup/unified")
-        })?;
-        let offered = read(&unified.at.join("cgroup.controllers"))?;
-        let offered: Vec<&str> = offered.split_whitespace().collect();
+    /// A hierarchy or controller that is missing, a place that is not delegated, or a directory that cannot be made.
+    pub fn open(name: &str, place: Option<&Path>) -> Result<Self, KernelError> {
+        let mounts = mounts()?;
+        let unified = unified(&mounts)?;
+        let on_v2 = offered(&unified.at)?;
         let mut v1 = [None, None, None];
-        let mut on_v2 = Vec::new();
         for (slot, controller) in v1.iter_mut().zip(Controller::ALL) {
-            if offered.contains(&controller.name()) {
-                on_v2.push(controller);
+            if on_v2.contains(&controller) {
                 continue;
             }
             let mount = mounts
@@ -122,39 +86,14 @@ impl CgroupTree {
                 })?;
             *slot = Some(make_base(&mount.at.join(name))?);
         }
-        let unified = Self::open_unified(&unified.at, name, &on_v2)?;
-        Ok(Self { unified, v1 })
-    }
-
-    fn open_unified(mount: &Path, name: &str, controllers: &[Controller]) -> Result<Base, KernelError> {
-        if controllers.is_empty() {
-            return make_base(&mount.join(name));
-        }
-        let own = read(Path::new("/proc/self/cgroup"))?;
-        let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
-        let own_dir = mount.join(own.trim_start_matches('/'));
-        let delegated = own_dir.join("cgroup.procs").exists()
-            && own != "/"
-            && std::env::var_os("INVOCATION_ID").is_some();
-        let base = if delegated {
-            // A restarted plabd may already stand in the leaf.
-            let service = if own_dir.ends_with("plabd") {
-                own_dir.parent().unwrap_or(&own_dir).to_owned()
-            } else {
-                own_dir
-            };
-            let leaf = service.join("plabd");
-            make_base(&leaf)?;
-            write(&leaf.join("cgroup.procs"), "0")?;
-            enable(&service, controllers)?;
-            service.join(name)
-        } else {
-            enable(mount, controllers)?;
-            mount.join(name)
+        let above = match place {
+            Some(place) => delegated(&unified.at, place)?,
+            None => unified.at.clone(),
         };
-        let made = make_base(&base)?;
-        enable(&base, controllers)?;
-        Ok(made)
+        enable(&above, &on_v2)?;
+        let base = make_base(&above.join(name))?;
+        enable(&base.path, &on_v2)?;
+        Ok(Self { unified: base, v1 })
     }
 
     /// Whether a controller sits on v1 or v2.
@@ -265,23 +204,6 @@ fn make_base(path: &Path) -> Result<Base, KernelError> {
     Ok(Base { fd, path: path.to_owned() })
 }
 
-fn enable(dir: &Path, controllers: &[Controller]) -> Result<(), KernelError> {
-    for controller in controllers {
-        write(&dir.join("cgroup.subtree_control"), &format!("+{}", controller.name())).map_err(|error| {
-            error.hint("a cgroup with processes of its own cannot hand controllers on; run plabd as a service with Delegate=yes")
-        })?;
-    }
-    Ok(())
-}
-
-fn read(path: &Path) -> Result<String, KernelError> {
-    std::fs::read_to_string(path).tried("read", path.display())
-}
-
-fn write(path: &Path, value: &str) -> Result<(), KernelError> {
-    std::fs::write(path, value).tried(&format!("write {value} to"), path.display())
-}
-
 /// The name of the directory above all capsules for a node whose files lie under `root`.
 ///
 /// Two nodes on one machine (a test beside a real one) have different roots, so they never share a cgroup.
@@ -301,19 +223,6 @@ pub fn tree_name(root: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn finds_hierarchies_and_passes_binds_over() {
-        let mounts = cgroup_mounts(
-            "30 29 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
-             31 29 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
-             32 29 0:27 /inner /mnt rw - cgroup2 cgroup2 rw\n\
-             33 29 0:28 / /proc rw - proc proc rw\n",
-        );
-        assert_eq!(mounts.len(), 2);
-        assert!(mounts[0].options.contains(&"memory".to_owned()) && !mounts[0].v2);
-        assert!(mounts[1].v2);
-    }
 
     #[test]
     fn roots_have_trees_of_their_own() {

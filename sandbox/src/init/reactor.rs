@@ -187,7 +187,7 @@ impl Reactor {
             let Some(link) = &self.link else { break };
             match message::receive::<ToInit>(link, &mut self.buffer) {
                 Ok(Some((message, fds))) => {
-                    news |= !matches!(message, ToInit::Exec(_));
+                    news |= !matches!(message, ToInit::Exec(_) | ToInit::Notice { .. });
                     self.obey(message, fds);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -218,6 +218,7 @@ impl Reactor {
                 self.hooks.request(hook, id, limit_ms, &self.control);
             }
             ToInit::Exec(exec) => self.sessions.start(&exec, fds),
+            ToInit::Notice { text } => self.sessions.notice(&text),
             // Said twice, or of another mode.
             ToInit::Run { .. } | ToInit::Go(_) | ToInit::Setup(_) | ToInit::Wipe { .. } => {}
         }

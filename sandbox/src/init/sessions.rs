@@ -113,6 +113,12 @@ impl Sessions {
         }
     }
 
+    /// Tells whoever sits at a session; a client that does not read misses it.
+    pub(super) fn notice(&self, text: &str) {
+        let notice = FromSession::Notice { text: bounded(text.to_owned()) };
+        self.sessions.iter().for_each(|session| tell(&session.socket, &notice, &[]));
+    }
+
     /// A child has ended; says whether it was a session's.
     pub(super) fn ended(&mut self, pid: Pid, how: &FromSession) -> bool {
         let Some(position) = self.sessions.iter().position(|session| session.pid == pid) else {

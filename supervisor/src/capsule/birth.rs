@@ -20,6 +20,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with, socketpair, sockopt,
 };
 
+use super::birthmark::Birthmark;
 use super::{Capsule, wishes};
 use crate::machine::Machine;
 use crate::sessions::MAX_OF_A_SLICE;
@@ -88,7 +89,7 @@ pub fn birth(
         tasks: u64::from(definition.tasks.max.get()) + LOGIN_PROCESSES,
         landlock_abi: machine.offered.landlock_abi.min(NEWEST_KNOWN),
         readable: machine.template.readable().to_vec(),
-        birthmark: wishes::birthmark(definition, &profile.digest),
+        birthmark: Birthmark::of(definition, &profile.digest).to_string(),
         extra,
         skel: skel.is_some(),
     };
@@ -154,6 +155,11 @@ fn start_init(
         link: theirs.as_fd(),
         namespaces: NAMESPACES,
     })?;
+    // While it is still root's and waits: later its own user could keep plabd's place in the order.
+    if let Err(error) = plab_sandbox::oom::make_ordinary(child.pid) {
+        super::death::kill_and_reap(&child.pidfd);
+        return Err(error);
+    }
     Ok((child, link))
 }
 

@@ -13,6 +13,7 @@
 
 pub mod adopt;
 pub mod birth;
+mod birthmark;
 pub mod death;
 pub mod link;
 pub mod report;

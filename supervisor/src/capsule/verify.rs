@@ -6,6 +6,7 @@ use plab_sandbox::cgroup::CapsuleCgroup;
 use plab_sandbox::landlock_rules::NEWEST_KNOWN;
 use plab_sandbox::{KernelError, readback};
 
+use super::birthmark::Birthmark;
 use super::wishes;
 use crate::machine::Machine;
 
@@ -36,8 +37,8 @@ pub fn rows(
     }));
     let birthmark = machine
         .profile(definition.seccomp.profile.as_str())
-        .map(|profile| wishes::birthmark(definition, &profile.digest))
-        .unwrap_or_default();
+        .map(|profile| Birthmark::of(definition, &profile.digest).to_string())
+        .unwrap_or_else(|reason| format!("unknown: {reason}"));
     let abi = machine.offered.landlock_abi.min(NEWEST_KNOWN);
     // The kernel shows neither a ruleset nor a filter's content from outside: what capsule-init was born with, and
     // confirmed before any code of the slice's ran, stands for them.

@@ -23,12 +23,6 @@ pub fn times(definition: &Definition) -> Times {
     Times { configure_ms: definition.control.configure_limit.as_millis() }
 }
 
-/// What only a new capsule can change, in one string: view and seccomp, the latter by what it compiled to.
-pub fn birthmark(definition: &Definition, profile_digest: &str) -> String {
-    let paths: Vec<String> = definition.view.paths.iter().map(ToString::to_string).collect();
-    format!("view={} seccomp={profile_digest}", paths.join(","))
-}
-
 /// The text of `resources` (4.8).
 pub fn resources(definition: &Definition, uid: u32, node: &NodeFile) -> String {
     ResourceDescription {

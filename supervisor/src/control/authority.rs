@@ -83,7 +83,12 @@ pub fn check(caller: &Caller, request: &Request) -> Result<(), ErrorReply> {
         | Request::Thaw { .. }
         | Request::Events { .. }
         | Request::Usage
-        | Request::Drain => {
+        | Request::Drain { .. }
+        | Request::Boots { .. }
+        | Request::Planned
+        | Request::Power { .. }
+        | Request::CancelPower
+        | Request::TrustClock => {
             return Err(refused(
                 ErrorCode::Denied,
                 "only root may ask this; a slice may use exec, shell, status, sessions, restart on itself",
@@ -101,6 +106,7 @@ pub fn check(caller: &Caller, request: &Request) -> Result<(), ErrorReply> {
 mod tests {
     use super::*;
     use plab_protocol::control::Exec;
+    use plab_protocol::machine::PowerAction;
 
     fn exec(slice: &str) -> Request {
         Request::Exec(Exec {
@@ -126,7 +132,12 @@ mod tests {
             (Request::Thaw { slice: slice() }, false),
             (Request::Events { since: 0, slice: Some(slice()), follow: false }, false),
             (Request::Usage, false),
-            (Request::Drain, false),
+            (Request::Drain { for_shutdown: false }, false),
+            (Request::Boots { last: 1 }, false),
+            (Request::Planned, false),
+            (Request::Power { action: PowerAction::Reboot, at: None, reason: None }, false),
+            (Request::CancelPower, false),
+            (Request::TrustClock, false),
         ]
     }
 

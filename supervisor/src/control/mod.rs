@@ -10,6 +10,7 @@
 
 mod authority;
 mod connection;
+mod machine;
 mod requests;
 mod server;
 mod status;

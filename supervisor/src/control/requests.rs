@@ -41,8 +41,14 @@ pub fn describe(request: &Request) -> String {
         },
         Request::Events { .. } => "events".into(),
         Request::Usage => "usage".into(),
+        Request::Drain { for_shutdown: false } => "drain".into(),
+        Request::Drain { for_shutdown: true } => "drain for shutdown".into(),
+        Request::Boots { .. } => "boots".into(),
+        Request::Planned => "node".into(),
+        Request::Power { action, .. } => format!("node {}", action.name()),
+        Request::CancelPower => "node cancel".into(),
+        Request::TrustClock => "node trust-clock".into(),
         Request::Sessions { slice } => format!("sessions {}", slice.as_deref().unwrap_or("")),
-        Request::Drain => "drain".into(),
     }
 }
 
@@ -64,13 +70,12 @@ pub async fn serve(
         Request::Thaw { slice } => command(node, caller, &slice, "thaw", Command::Thaw).await,
         Request::Apply { text, origin } => apply(node, caller, &text, &origin).await,
         Request::Remove { slice } => remove(node, caller, &slice).await,
-        Request::Drain => {
-            status::audit(node, None, caller, "drain");
-            node.drain().await;
-            Ok(Reply::Done {
-                message: "every capsule is stopped, and stays so until plabd starts anew".into(),
-            })
-        }
+        request @ (Request::Drain { .. }
+        | Request::Boots { .. }
+        | Request::Planned
+        | Request::Power { .. }
+        | Request::CancelPower
+        | Request::TrustClock) => super::machine::serve(node, caller, request).await,
         Request::Events { since, slice, follow } => {
             events(node, since, slice, follow, connection).await;
             return;
@@ -285,7 +290,13 @@ fn store(file: &Path, text: &str) -> std::io::Result<()> {
     let mut out = std::fs::File::create(&temporary)?;
     out.write_all(text.as_bytes())?;
     out.sync_all()?;
-    std::fs::rename(&temporary, file)
+    std::fs::rename(&temporary, file)?;
+    sync_directory_of(file)
+}
+
+/// Puts on disk that a file has come, or gone: a power cut must not bring back what was answered for.
+fn sync_directory_of(file: &Path) -> std::io::Result<()> {
+    std::fs::File::open(file.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 async fn remove(node: &Rc<Node>, caller: &Caller, slice: &str) -> Outcome {
@@ -303,6 +314,12 @@ async fn remove(node: &Rc<Node>, caller: &Caller, slice: &str) -> Outcome {
             }
             _ => {}
         }
+        sync_directory_of(&file).map_err(|error| {
+            refused(
+                ErrorCode::Failed,
+                format!("could not put on disk that {} is gone: {error}", file.display()),
+            )
+        })?;
         // Asked for by name: no need to wait and see whether the file stays away.
         node.file_gone(&file);
     }

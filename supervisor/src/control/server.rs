@@ -14,6 +14,7 @@ use super::authority::{self, Caller};
 use super::connection::Connection;
 use super::requests;
 use crate::node::Node;
+use crate::pulse::{Pulse, PulseError};
 use crate::slice::refused;
 
 /// Connections at the same time.
@@ -32,11 +33,19 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// hundred requests a second, and cannot fill the audit trail faster than that.
 const PACE: Duration = Duration::from_millis(50);
 
-/// Serves the control socket for as long as plabd runs.
-pub async fn serve(node: Rc<Node>, listener: UnixListener) {
+/// Serves the control socket for as long as plabd runs; returns why it cannot.
+///
+/// The pulse beats in here and nowhere else: should this loop not turn any more, systemd hears nothing, and starts
+/// plabd anew.
+pub async fn serve(node: Rc<Node>, listener: UnixListener, pulse: Pulse) -> PulseError {
     let open: Rc<RefCell<BTreeMap<u32, usize>>> = Rc::default();
+    let mut beating = std::pin::pin!(pulse.beat());
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            error = &mut beating => return error,
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of descriptors, most likely: connections that end make room.

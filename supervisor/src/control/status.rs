@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use plab_control_scripts::{Hook, HookOutcome};
 use plab_protocol::control::{NodeStatus, RefusedDefinition, Severity, SliceStatus, Usage};
 use plab_sandbox::message::bounded;
 
@@ -32,9 +31,18 @@ pub fn node(node: &Rc<Node>, caller: &Caller, one: Option<&str>, verify: bool) -
         node: node.machine.node.name.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         degraded,
+        problems: problems(node),
+        boot: Some(node.boot.summary(&node.clock)),
+        planned: node.power.plan(),
         refused: if *caller == Caller::Root { refused(node) } else { Vec::new() },
         slices: handles.iter().map(|handle| slice(node, handle, verify)).collect(),
     }
+}
+
+fn problems(node: &Node) -> Vec<String> {
+    let trouble = node.ledger.trouble().borrow().clone();
+    let trouble = trouble.map(|trouble| crate::ledger_watch::describe(&trouble, node.ledger.path()));
+    trouble.into_iter().chain(node.clock.doubt()).chain(node.births_held()).collect()
 }
 
 fn refused(node: &Node) -> Vec<RefusedDefinition> {
@@ -53,7 +61,6 @@ fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
     let definition = slice.definition.borrow().clone();
     let said = slice.said.borrow();
     let usage = node.machine.tree.capsule_cgroup(&slice.name).ok().flatten().map(|cgroup| cgroup.usage());
-    let outcome = |hook: Hook| said.as_ref()?.hooks.get(&hook)?.outcome.as_ref();
     let verify = match slice.pid.get() {
         Some(pid) if with_verify => {
             verify::rows(&node.machine, &definition, slice.uid.get(), pid, slice.born.borrow().as_deref())
@@ -85,9 +92,7 @@ fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
         state: slice.state.get(),
         detail,
         status_line: said.as_ref().and_then(|said| said.status_line.clone()).map(bounded),
-        status_ok: outcome(Hook::Status)
-            .filter(|outcome| **outcome != HookOutcome::Skipped)
-            .map(HookOutcome::is_success),
+        status_ok: slice.status_ok.get(),
         hooks: said
             .iter()
             .flat_map(|said| &said.hooks)

@@ -99,6 +99,8 @@ class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     server_version = "mirror"
     protocol_version = "HTTP/1.1"
+    # An answer is a head and a body, two writes: the second must not wait for the first one's acknowledgement.
+    disable_nagle_algorithm = True
     # One that says nothing gives its place up, and cannot hold up the end for long.
     timeout = 2
 

@@ -12,7 +12,6 @@ mod talk;
 use std::rc::Rc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use plab_config::Definition;
 use plab_protocol::control::{ErrorCode, Severity, SliceState};
 use plab_sandbox::message::FromInit;
@@ -76,6 +75,8 @@ pub struct Task {
     /// Set when nothing is to be tried before this time or a change.
     hold: Option<Hold>,
     failures: u32,
+    /// Told when the clock was set, or capsules may be made.
+    world: watch::Receiver<()>,
 }
 
 /// Why nothing is tried now.
@@ -96,6 +97,7 @@ enum Wake {
     StatusDue,
     StartDue,
     Time,
+    World,
 }
 
 impl Task {
@@ -107,6 +109,7 @@ impl Task {
         commands: mpsc::UnboundedReceiver<Command>,
         row: Option<SliceRow>,
     ) -> Self {
+        let world = node.world();
         Self {
             node,
             slice,
@@ -118,6 +121,7 @@ impl Task {
             up: None,
             hold: None,
             failures: 0,
+            world,
         }
     }
 
@@ -146,13 +150,14 @@ impl Task {
             Desired::Run(_) | Desired::Drained(_) if half_removed && !self.remove().await => {}
             Desired::Drained(definition) => {
                 *self.slice.definition.borrow_mut() = Rc::clone(&definition);
-                self.keep_account(&definition, !expired(&definition)).await;
+                let open = !self.expired(&definition);
+                self.keep_account(&definition, open).await;
                 self.keep_down(SliceState::Stopped, "the node is drained").await;
             }
             Desired::Run(definition) => {
                 if let Err(error) = self.accept(&definition).await {
                     self.failed("accept-failed", &error, self.slice.state.get());
-                } else if expired(&definition) {
+                } else if self.expired(&definition) {
                     let why = "the lease has ended; storage is kept until the definition goes";
                     self.keep_account(&definition, false).await;
                     self.keep_down(SliceState::Expired, why).await;
@@ -160,6 +165,9 @@ impl Task {
                     self.keep_account(&definition, true).await;
                     if self.up.is_some() {
                         self.apply(&definition).await;
+                    } else if let Some(why) = self.node.births_held() {
+                        self.slice.set(SliceState::Starting, Some(why));
+                        self.slice.settle();
                     } else {
                         self.start(&definition).await;
                     }
@@ -194,6 +202,11 @@ impl Task {
         self.slice.settle();
     }
 
+    /// Whether the lease has ended, by the time that the node believes.
+    fn expired(&self, definition: &Definition) -> bool {
+        definition.expires.is_some_and(|expires| expires.as_second() <= self.node.clock.now().as_second())
+    }
+
     fn uid(&self) -> u32 {
         self.slice.uid.get()
     }
@@ -208,7 +221,12 @@ impl Task {
             }
             Wake::Time => {
                 let due = matches!(self.hold, Some(Hold::Until(at)) if at <= Instant::now());
-                if due || expired(&self.slice.definition.borrow()) {
+                if due || self.expired(&self.slice.definition.borrow()) {
+                    self.hold = None;
+                }
+            }
+            Wake::World => {
+                if self.expired(&self.slice.definition.borrow()) {
                     self.hold = None;
                 }
             }
@@ -241,6 +259,7 @@ impl Task {
                 }
                 Wake::Desired
             }
+            Ok(()) = self.world.changed() => Wake::World,
             _ = maybe(up.map(|up| &up.pidfd)) => Wake::Died,
             _ = maybe(up.and_then(|up| up.oom.as_ref())) => Wake::OutOfMemory,
             said = hear(up.and_then(|up| up.link.as_deref())) => Wake::Said(said),
@@ -254,7 +273,7 @@ impl Task {
 
     fn lease_look(&self) -> Option<Instant> {
         let expires = self.slice.definition.borrow().expires?.as_second();
-        let left = expires - Timestamp::now().as_second();
+        let left = expires - self.node.clock.now().as_second();
         let left = Duration::from_secs(u64::try_from(left).ok()?.saturating_add(1));
         Some(Instant::now() + left.min(LEASE_LOOK))
     }
@@ -272,7 +291,7 @@ impl Task {
                         .ok();
                     return;
                 };
-                if expired(&definition) {
+                if self.expired(&definition) {
                     answer.send(Err(refused(ErrorCode::WrongState, "its lease has ended"))).ok();
                     return;
                 }
@@ -300,10 +319,6 @@ impl Task {
 /// How long to wait after so many failures in a row.
 fn backoff(failures: u32) -> Duration {
     BACKOFF.0.saturating_mul(1 << failures.min(6)).min(BACKOFF.1)
-}
-
-fn expired(definition: &Definition) -> bool {
-    definition.expires.is_some_and(|expires| expires.as_second() <= Timestamp::now().as_second())
 }
 
 /// Ready when the descriptor is; never without one.

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{Task, Up};
 use crate::capsule::adopt::{Found, find};
+use crate::capsule::birthmark::{Birthmark, Difference};
 use crate::capsule::link::Link;
 use crate::capsule::{Capsule, birth, death, wishes};
 use crate::watched::watched;
@@ -73,7 +74,7 @@ impl Task {
                     up.applied = Some(Rc::clone(definition));
                 }
                 // It was made of this: capsule-init has said so before it was told to go.
-                *self.slice.born.borrow_mut() = self.birthmark(definition).ok();
+                *self.slice.born.borrow_mut() = self.birthmark(definition).ok().map(|mark| mark.to_string());
                 self.slice.since.set(Some(Timestamp::now()));
                 self.slice.set(SliceState::Running, None);
                 self.slice.settle();
@@ -121,6 +122,7 @@ impl Task {
         self.slice.pid.set(Some(capsule.pid));
         *self.slice.link.borrow_mut() = Some(link);
         *self.slice.said.borrow_mut() = None;
+        self.slice.status_ok.set(None);
         *self.slice.born.borrow_mut() = None;
         self.up = Some(up);
         Ok(())
@@ -164,10 +166,11 @@ impl Task {
 
     /// Brings a running capsule to its definition: live where the kernel can, else by a new capsule.
     pub(super) async fn apply(&mut self, definition: &Rc<Definition>) {
-        let Some(up) = &mut self.up else { return };
+        let Some(up) = &self.up else { return };
         if up.applied.as_ref().is_some_and(|applied| Rc::ptr_eq(applied, definition)) {
             return;
         }
+        let first = up.applied.is_none();
         // What capsule-init itself says it was made of, so that an adopted one is judged as well as our own.
         // Frozen, or just connected, it has not answered yet; its answer wakes this task again.
         let Some(born) = self.slice.born.borrow().clone() else { return };
@@ -175,15 +178,22 @@ impl Task {
             Ok(mark) => mark,
             Err(reason) => return self.failed("change-failed", &reason, self.slice.state.get()),
         };
-        if born != mark {
-            self.tell(
-                "restart-needed",
-                Severity::Notice,
-                "view or seccomp profile changed: stop, then start",
-            );
-            self.stop("its definition changed").await;
-            self.hold = None;
-            return self.start(definition).await;
+        match born.parse().map_or(Difference::Wish, |born: Birthmark| born.differs(&mark)) {
+            Difference::None => {}
+            Difference::Release => {
+                if first {
+                    self.tell(
+                        "former-release",
+                        Severity::Notice,
+                        format!(
+                            "it runs under an earlier release's seccomp profile until it is started anew: \
+                             plab restart {}",
+                            self.slice.name
+                        ),
+                    );
+                }
+            }
+            Difference::Wish => return self.renew("view or seccomp profile changed", definition).await,
         }
         let (machine, slice) = (Arc::clone(&self.node.machine), self.slice.name.clone());
         let limits = wishes::limits(definition, &machine.offered);
@@ -201,6 +211,9 @@ impl Task {
         .await;
         let changed = match set {
             Ok(Ok(changed)) => changed,
+            Ok(Err(error)) if error.errno() == Some(libc::EBUSY) => {
+                return self.renew("it uses more memory than its new limit", definition).await;
+            }
             Ok(Err(error)) => return self.failed("change-failed", &error, self.slice.state.get()),
             Err(error) => return self.failed("change-failed", &error, self.slice.state.get()),
         };
@@ -234,8 +247,16 @@ impl Task {
         self.slice.settle();
     }
 
-    fn birthmark(&self, definition: &Definition) -> Result<String, String> {
+    /// Brings about by a new capsule what the one that runs cannot be brought to.
+    async fn renew(&mut self, why: &str, definition: &Rc<Definition>) {
+        self.tell("restart-needed", Severity::Notice, format!("{why}: stop, then start"));
+        self.stop("its definition changed").await;
+        self.hold = None;
+        self.start(definition).await;
+    }
+
+    fn birthmark(&self, definition: &Definition) -> Result<Birthmark, String> {
         let profile = self.node.machine.profile(definition.seccomp.profile.as_str())?;
-        Ok(wishes::birthmark(definition, &profile.digest))
+        Ok(Birthmark::of(definition, &profile.digest))
     }
 }

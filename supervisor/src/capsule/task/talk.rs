@@ -86,6 +86,12 @@ impl Task {
             .is_some_and(|configure| configure.outcome.as_ref().is_some_and(HookOutcome::is_success));
         let status = state.present.contains(&Hook::Status);
         self.start_again_if_asked(&state);
+        // While it runs again, its last verdict stands.
+        let verdict = state.hooks.get(&Hook::Status).map(|status| status.outcome.as_ref());
+        if verdict != Some(None) {
+            let ran = verdict.flatten().filter(|outcome| **outcome != HookOutcome::Skipped);
+            self.slice.status_ok.set(ran.map(HookOutcome::is_success));
+        }
         *self.slice.born.borrow_mut() = Some(state.birthmark.clone());
         *self.slice.said.borrow_mut() = Some(state);
         if configured
