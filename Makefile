@@ -84,7 +84,7 @@ test-package: ## The Debian package in a virtual machine, under systemd (root, a
 
 lint: ## Formatting, clippy and shellcheck; warnings are errors
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --features plab-tests/vm -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features plab-tests/vm,plab-tests/node -- -D warnings
 	@scripts/lint-shell
 
 bench: ## Measure against bwrap and crun, side by side: a table and a JSON file (root)

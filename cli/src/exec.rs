@@ -4,6 +4,7 @@
 //! capsule's init and us. One thread waits in poll(2) for everything: the answer of plabd, the session, our
 //! signals, and the ends of what is copied.
 
+mod agent;
 mod documents;
 mod environment;
 mod insistence;
@@ -25,6 +26,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstat};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::termios::{SpecialCodeIndex, Winsize, isatty, tcgetattr, tcsetwinsize};
 
+use self::agent::Agent;
 use self::documents::Documents;
 use self::environment::{environment, text};
 use self::insistence::Insistence;
@@ -77,17 +79,26 @@ pub fn run(socket: &Path, slice: &str, args: &SessionArgs, command: Vec<OsString
         env: environment(&args.env, tty, |name| std::env::var_os(name))?,
         tty: None,
         login: None,
+        agent: false,
     };
-    Ok(follow(socket, request, tty, args.json)?.status)
+    Ok(follow(socket, request, tty, args.json, None)?.status)
 }
 
 /// Runs what `request` says and follows it to its end, with a terminal if `tty`; with `json` its output comes as
-/// documents.
+/// documents. With `agent` the command can speak to the ssh agent that listens there.
 ///
 /// # Errors
 /// As [`run`].
-pub fn follow(socket: &Path, request: Exec, tty: bool, json: bool) -> Result<Ending, Error> {
+pub fn follow(
+    socket: &Path,
+    request: Exec,
+    tty: bool,
+    json: bool,
+    agent: Option<&Path>,
+) -> Result<Ending, Error> {
     let slice = &request.slice.clone();
+    let agent = agent.map(Agent::new);
+    let request = Exec { agent: agent.is_some(), ..request };
     // Before the size is looked at: a change in between is then queued and sent.
     let signals = Signals::take(if tty { &FORWARDED_TTY } else { &FORWARDED })?;
     let (near, far) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
@@ -130,6 +141,7 @@ pub fn follow(socket: &Path, request: Exec, tty: bool, json: bool) -> Result<End
         insistence: Insistence::default(),
         held: Vec::new(),
         deadline: None,
+        agent,
     };
     let ending = session.wait();
     // Before anything is printed.
@@ -173,6 +185,7 @@ struct Session<'a> {
     held: Vec<Signal>,
     /// When to give up on the command, if one of them was to end it.
     deadline: Option<(Instant, Signal)>,
+    agent: Option<Agent>,
 }
 
 /// What became ready.
@@ -184,6 +197,7 @@ struct Ready {
     /// At its source and at its destination.
     input: (PollFlags, PollFlags),
     output: [(PollFlags, PollFlags); 2],
+    agent: agent::Ready,
 }
 
 impl Session<'_> {
@@ -200,6 +214,9 @@ impl Session<'_> {
             }
             if ready.control {
                 self.answer()?;
+            }
+            if let Some(agent) = &mut self.agent {
+                agent.step(&ready.agent);
             }
             if let Some(ending) = self.signalled(ready.signals)? {
                 return Ok(ending);
@@ -223,6 +240,7 @@ impl Session<'_> {
         for (slots, relay) in output.iter_mut().zip(&self.relays.output) {
             *slots = set.add_relay(relay);
         }
+        let agent = self.agent.as_ref().map(|agent| agent.add(&mut set)).unwrap_or_default();
         let timeout = self.deadline.map(|(then, _)| then.saturating_duration_since(Instant::now()));
         // The time has a bound that fits.
         let timeout = timeout.and_then(|time| Timespec::try_from(time).ok());
@@ -238,6 +256,7 @@ impl Session<'_> {
             signals: !set.flags(signals).is_empty(),
             input: both(input),
             output: output.map(both),
+            agent: agent.ready(&set),
         })
     }
 
@@ -267,6 +286,15 @@ impl Session<'_> {
                 self.running = true;
                 if self.tty {
                     self.open_terminal(fds)?;
+                }
+            }
+            FromSession::Agent { problem: Some(problem) } => {
+                complain(&format!("no agent forwarding: could not {}", words(&problem)));
+            }
+            FromSession::Agent { problem: None } => {
+                // One that nobody asked for is nobody's.
+                if let (Some(agent), Some(listener)) = (&mut self.agent, fds.into_iter().next()) {
+                    agent.serve(listener)?;
                 }
             }
             FromSession::Failed { errno, what } => self.ended(Outcome::Failed { errno, what }),

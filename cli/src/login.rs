@@ -22,7 +22,7 @@ pub mod process;
 pub mod verbs;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -90,14 +90,18 @@ fn join(socket: &Path, what: Option<OsString>, login: Option<Login>) -> Result<u
     let node = status(socket)?;
     let slice = own(&node)?.name.clone();
     let tty = terminal::is_interactive();
+    // sshd has made it for this connection, and only if the user asked for it.
+    let agent = std::env::var_os("SSH_AUTH_SOCK").filter(|_| login.is_some()).map(PathBuf::from);
     let request = Exec {
         slice: slice.clone(),
         argv: what.map(command::argv).unwrap_or_default(),
         env: command::environment(std::env::vars_os(), tty),
         tty: None,
         login,
+        agent: false,
     };
-    let done = patiently(|| exec::follow(socket, request.clone(), tty, false));
+    let agent = agent.as_deref();
+    let done = patiently(|| exec::follow(socket, request.clone(), tty, false, agent));
     match done {
         Ok(ending) => {
             if ending.error.is_some() && ending.status == EXEC_ERROR {

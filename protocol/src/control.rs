@@ -121,6 +121,9 @@ pub struct Exec {
     /// How the slice's user came here, if by ssh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub login: Option<Login>,
+    /// A socket inside the capsule for the client's ssh agent; the listening end comes back over the session socket.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub agent: bool,
 }
 
 /// What the login shell tells about an ssh login. Only sshd starts processes with a slice's UID outside its capsule,

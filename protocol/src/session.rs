@@ -24,6 +24,12 @@ pub enum FromSession {
     /// The command runs, in a terminal whose master comes attached. Not said of a command without one: its end is
     /// all its client waits for.
     Running,
+    /// Before the command is started, if the client asked for it: the socket that `SSH_AUTH_SOCK` names inside comes
+    /// attached, listening, and what connects to it is the client's to serve.
+    Agent {
+        /// Why there is none; then the command runs without.
+        problem: Option<String>,
+    },
     /// It could not be started.
     Failed {
         /// The kernel's error number; see errno(3).

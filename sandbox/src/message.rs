@@ -86,7 +86,7 @@ pub struct Setup {
     pub shm_bytes: u64,
     /// Most open files a process.
     pub open_files: u64,
-    /// Most processes of this UID (the cgroup's limit again, as an rlimit).
+    /// Most processes of this UID outside and inside together (an rlimit behind the cgroup's).
     pub tasks: u64,
     /// The Landlock ABI to use: the lesser of the kernel's and what this build knows.
     pub landlock_abi: i32,
@@ -139,6 +139,9 @@ pub struct Exec {
     pub env: BTreeMap<String, String>,
     /// Make a pseudo-terminal of this size.
     pub tty: Option<WindowSize>,
+    /// Make a socket for the client's ssh agent.
+    #[serde(default)]
+    pub agent: bool,
 }
 
 /// From capsule-init.

@@ -83,7 +83,6 @@ fn the_environment_is_what_describes_the_connection() {
         ("PATH", "/x"),
         ("HOME", "/x"),
         ("USER", "root"),
-        ("SSH_AUTH_SOCK", "/x"),
         ("TERM", "xterm"),
         ("LC_TIME", "de_DE.UTF-8"),
         ("LANG", "en_US.UTF-8"),
@@ -100,7 +99,7 @@ fn the_environment_is_what_describes_the_connection() {
     ] {
         assert_eq!(env.get(name), Some(&value), "{name}");
     }
-    for name in ["LD_LIBRARY_PATH", "BASH_ENV", "SSH_AUTH_SOCK", "TERM", "SSH_ORIGINAL_COMMAND"] {
+    for name in ["LD_LIBRARY_PATH", "BASH_ENV", "TERM", "SSH_ORIGINAL_COMMAND"] {
         assert!(!env.contains_key(name), "{name}: {told}");
     }
     assert!(env["PATH"].starts_with("/usr/local/bin:"), "{told}");
@@ -155,16 +154,19 @@ fn a_terminal_is_the_capsules_own() {
         }
     }
     assert!(looked_at >= 3, "the shell's three descriptors");
+    terminal.type_in("while :; do stty size; sleep 0.05; done\n");
     terminal.resize(40, 120);
-    eventually("the new size is there", || {
-        terminal.type_in("stty size\n");
-        terminal.shown().contains("40 120").then_some(())
-    });
+    terminal.await_shown("40 120");
+    // Ctrl-C ends the loop.
+    terminal.type_in("\u{3}");
+    terminal.type_in("echo in''terrupted\n");
+    terminal.await_shown("interrupted");
     terminal.type_in("sleep 1000\n");
-    eventually("it sleeps", || {
-        (node.exec("site_a", &["ps", "-o", "stat=", "-C", "sleep"]).stdout.contains("S+")).then_some(())
-    });
-    // Ctrl-Z and Ctrl-C are the terminal's inside.
+    let asleep = || node.exec("site_a", &["ps", "-o", "stat=,args=", "-C", "sleep"]).stdout;
+    eventually_or(
+        || asleep().contains("+").then_some(()),
+        || format!("it sleeps in the foreground: {:?}; {:?}", asleep(), terminal.shown()),
+    );
     terminal.type_in("\u{1a}");
     terminal.await_shown("Stopped");
     terminal.type_in("kill %1; exit 9\n");
@@ -419,5 +421,49 @@ fn the_login_shell_is_for_slices_only() {
     root.arg("--root").arg(node.root()).args(["-c", "id"]);
     let refused = output(root);
     assert_ne!(refused.code, 0, "{refused:?}");
+    node.finish();
+}
+
+#[test]
+fn the_users_agent_is_reached_from_inside() {
+    use std::os::unix::fs::PermissionsExt;
+    let node = TestNode::start("login-agent");
+    node.define("site_a", &keys(&[ALICE]));
+    // In sshd's place: a socket here that the slice's user may connect to.
+    let path = node.root().join("agent.sock");
+    let agent = std::os::unix::net::UnixListener::bind(&path).expect("bind");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("chmod");
+    std::thread::spawn(move || {
+        for mut stream in agent.incoming().flatten() {
+            let mut asked = [0; 4];
+            if stream.read_exact(&mut asked).is_ok() {
+                stream.write_all(&asked.map(|byte| byte.to_ascii_uppercase())).ok();
+            }
+        }
+    });
+    let ask = "import os, socket\n\
+               for _ in range(3):\n\
+               \x20   s = socket.socket(socket.AF_UNIX)\n\
+               \x20   s.connect(os.environ['SSH_AUTH_SOCK'])\n\
+               \x20   s.sendall(b'keys')\n\
+               \x20   print(s.recv(9).decode())\n";
+    let line = format!("python3 -c \"{ask}\"; stat -c %a \"$(dirname \"$SSH_AUTH_SOCK\")\"");
+    let mut command = login(&node, "site_a", ALICE, Some(&line));
+    command.env("SSH_AUTH_SOCK", &path);
+    assert_eq!(output(command).ok(), "KEYS\nKEYS\nKEYS\n700\n");
+    // It went with the session, and is there for no other.
+    let seen = run(&node, "echo \"[$SSH_AUTH_SOCK]\"; ls -A /tmp");
+    assert_eq!(seen.stdout, "[]\n", "{seen:?}");
+    // An agent that is gone is an error inside, and not the end of the session.
+    let mut command =
+        login(&node, "site_a", ALICE, Some(&format!("python3 -c \"{ask}\" 2>/dev/null; echo on")));
+    std::fs::remove_file(&path).expect("remove");
+    command.env("SSH_AUTH_SOCK", &path);
+    let gone = output(command);
+    assert!(gone.code == 0 && gone.stdout.ends_with("on\n") && !gone.stdout.contains("KEYS"), "{gone:?}");
+    // Nobody by a key: no agent.
+    let mut su = as_slice(&node, "site_a");
+    su.args(["-c", "echo \"[$SSH_AUTH_SOCK]\""]).env("SSH_AUTH_SOCK", &path);
+    assert_eq!(output(su).stdout, "[]\n");
     node.finish();
 }

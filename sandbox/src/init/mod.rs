@@ -13,10 +13,12 @@
 //! | [`hooks`] | running what `control-scripts` says is due |
 //! | [`control_watch`] | the control directory and `resources` |
 //! | [`sessions`] | commands for clients |
+//! | [`agent`] | sockets for their ssh agents |
 //! | [`launch`] | posix_spawn |
 //! | [`skel`] | a new slice's first files |
 //! | [`wipe`] | emptying storage, as the slice |
 
+mod agent;
 mod control_watch;
 mod hooks;
 mod launch;

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::termios::Winsize;
 
+use super::agent::AgentSocket;
 use super::launch::{Launch, Standard};
 use crate::message::{Exec, bounded};
 
@@ -27,6 +28,8 @@ struct Session {
     socket: OwnedFd,
     /// Set once the client has gone.
     kill_at: Option<Instant>,
+    /// Goes with the session.
+    _agent: Option<AgentSocket>,
 }
 
 /// The commands running now.
@@ -57,14 +60,19 @@ impl Sessions {
             return;
         }
         match self.launch(exec, &standard, &socket) {
-            Ok(pid) => self.sessions.push(Session { pid, socket, kill_at: None }),
+            Ok((pid, agent)) => self.sessions.push(Session { pid, socket, kill_at: None, _agent: agent }),
             Err((errno, what)) => {
                 tell(&socket, &FromSession::Failed { errno: errno.raw_os_error(), what: bounded(what) }, &[]);
             }
         }
     }
 
-    fn launch(&self, exec: &Exec, standard: &[OwnedFd], socket: &OwnedFd) -> Result<Pid, (Errno, String)> {
+    fn launch(
+        &self,
+        exec: &Exec,
+        standard: &[OwnedFd],
+        socket: &OwnedFd,
+    ) -> Result<(Pid, Option<AgentSocket>), (Errno, String)> {
         if self.sessions.len() >= MAX_SESSIONS {
             return Err((Errno::AGAIN, format!("start a command: {MAX_SESSIONS} sessions are open")));
         }
@@ -83,6 +91,7 @@ impl Sessions {
             env.retain(|have| !have.as_bytes().starts_with(prefix.as_bytes()));
             env.push(pair);
         }
+        let agent = if exec.agent { offer_agent(&mut env, socket) } else { None };
         let launch = |env: &[CString], standard| {
             Launch { program: &argv[0], argv: &argv, env, standard, search: true }
                 .start()
@@ -94,12 +103,13 @@ impl Sessions {
             let pid = launch(&env, Standard::Terminal(&path))?;
             tell(socket, &FromSession::Running, &[master.as_fd()]);
             // Only the client holds the master now: when it goes, the kernel hangs the session up.
-            Ok(pid)
+            Ok((pid, agent))
         } else {
             let [input, output, error] = standard else {
                 return Err((Errno::BADF, "take standard descriptors".into()));
             };
-            launch(&env, Standard::Fds([input.as_fd(), output.as_fd(), error.as_fd()]))
+            let pid = launch(&env, Standard::Fds([input.as_fd(), output.as_fd(), error.as_fd()]))?;
+            Ok((pid, agent))
         }
     }
 
@@ -159,6 +169,23 @@ impl Sessions {
                 session.kill_at = Some(now + HANGUP_GRACE);
                 kill_process_group(session.pid, Signal::KILL).ok();
             }
+        }
+    }
+}
+
+/// Makes the socket for the client's ssh agent and sends its listening end. Without room for it in `/tmp` the session
+/// begins all the same: somebody has to be able to come in and make some.
+fn offer_agent(env: &mut Vec<CString>, socket: &OwnedFd) -> Option<AgentSocket> {
+    match AgentSocket::make() {
+        Ok((agent, listener)) => {
+            env.push(agent.variable());
+            tell(socket, &FromSession::Agent { problem: None }, &[listener.as_fd()]);
+            Some(agent)
+        }
+        Err(errno) => {
+            let problem = Some(format!("make a socket for it in /tmp: {errno}"));
+            tell(socket, &FromSession::Agent { problem }, &[]);
+            None
         }
     }
 }

@@ -128,6 +128,9 @@ impl Accounts {
         // The mark first: what must not be done for a slice's UID looks for it.
         write_if_other(&self.directory, &uid.to_string(), "")?;
         records::write(&self.userdb, &records::Account { name, uid, group: self.group, home: &self.home })?;
+        if self.real {
+            shown(name, uid)?;
+        }
         let path = self.path_of(name, "keys");
         let old = read_or_empty(&path)?;
         // No ports yet: `[network]` is not accepted.
@@ -191,6 +194,18 @@ impl Accounts {
     fn path_of(&self, name: &str, what: &str) -> PathBuf {
         self.directory.join(format!("{name}.{what}"))
     }
+}
+
+/// Makes sure that the name service shows the account: without it sshd knows no such user.
+fn shown(name: &str, uid: u32) -> io::Result<()> {
+    if User::from_name(name)?.is_some_and(|user| user.uid.as_raw() == uid) {
+        return Ok(());
+    }
+    let message = format!(
+        "the name service does not show {name} with UID {uid} from /run/userdb; is libnss-systemd installed, and `systemd` \
+         in the line `passwd` of /etc/nsswitch.conf?"
+    );
+    Err(io::Error::new(io::ErrorKind::NotFound, message))
 }
 
 /// Whether a key that was in one file is not in the other.

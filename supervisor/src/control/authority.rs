@@ -109,7 +109,14 @@ mod tests {
     use plab_protocol::machine::PowerAction;
 
     fn exec(slice: &str) -> Request {
-        Request::Exec(Exec { slice: slice.into(), argv: vec![], env: [].into(), tty: None, login: None })
+        Request::Exec(Exec {
+            slice: slice.into(),
+            argv: vec![],
+            env: [].into(),
+            tty: None,
+            login: None,
+            agent: false,
+        })
     }
 
     fn everything(slice: &str) -> Vec<(Request, bool)> {

@@ -145,8 +145,12 @@ fn exec(node: &Rc<Node>, caller: &Caller, exec: Exec, fds: &[OwnedFd], connectio
         refused(ErrorCode::WrongState, message)
     })?;
     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-    let message =
-        ToInit::Exec(message::Exec { argv: exec.argv.clone(), env: exec.env.clone(), tty: exec.tty });
+    let message = ToInit::Exec(message::Exec {
+        argv: exec.argv.clone(),
+        env: exec.env.clone(),
+        tty: exec.tty,
+        agent: exec.agent,
+    });
     link.send(&message, &borrowed).map_err(|error| {
         status::audit(node, Some(&exec.slice), caller, &describe(&Request::Exec(exec.clone())));
         let message = format!("could not hand the command to capsule-init of {}: {error}", exec.slice);

@@ -29,16 +29,16 @@ struct Outsider {
     pidfd: OwnedFd,
 }
 
-/// Ends every process of `uid` that is not in a cgroup of this name (`TREE/SLICE`), but for those in `stay` and their
-/// parents: a login shell's is sshd's process of that connection. Blocks up to some seconds; returns how many it ended.
+/// Ends every process of `uid` that is outside its capsule, but for those in `stay` and their parents: a login shell's
+/// is sshd's process of that connection. Blocks up to some seconds; returns how many it ended.
 ///
 /// # Errors
 /// `/proc` cannot be read, or one is left.
-pub fn end(uid: u32, cgroup: &str, stay: &BTreeSet<i32>) -> Result<usize, KernelError> {
+pub fn end(uid: u32, stay: &BTreeSet<i32>) -> Result<usize, KernelError> {
     let failed = |error: io::Error| KernelError::new("look for processes of", format!("UID {uid}"), error);
     let mut ended = 0;
     for _ in 0..ROUNDS {
-        let found = outsiders(uid, cgroup).map_err(failed)?;
+        let found = outsiders(uid).map_err(failed)?;
         let parents: BTreeSet<i32> =
             found.iter().filter(|one| stay.contains(&one.pid)).map(|one| one.parent).collect();
         let victims: Vec<Outsider> =
@@ -57,8 +57,7 @@ pub fn end(uid: u32, cgroup: &str, stay: &BTreeSet<i32>) -> Result<usize, Kernel
             }
         }
     }
-    let left: Vec<String> =
-        outsiders(uid, cgroup).map_err(failed)?.iter().map(|one| one.pid.to_string()).collect();
+    let left: Vec<String> = outsiders(uid).map_err(failed)?.iter().map(|one| one.pid.to_string()).collect();
     let what = format!("the processes of UID {uid} outside its capsule (PID {})", left.join(", "));
     Err(KernelError::new("end", what, rustix::io::Errno::TIMEDOUT)
         .hint("something goes on starting them, or they are stuck in the kernel (state D in ps)"))
@@ -80,7 +79,7 @@ fn wait(processes: &[Outsider], patience: Duration) -> io::Result<bool> {
     Ok(true)
 }
 
-fn outsiders(uid: u32, cgroup: &str) -> io::Result<Vec<Outsider>> {
+fn outsiders(uid: u32) -> io::Result<Vec<Outsider>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
@@ -93,14 +92,9 @@ fn outsiders(uid: u32, cgroup: &str) -> io::Result<Vec<Outsider>> {
         }
         // Held first, then looked at again: what is read while the process lives is about it and no other.
         let Ok(pidfd) = pidfd_open(typed, PidfdFlags::empty()) else { continue };
-        let (Ok(status), Ok(groups)) = (
-            fs::read_to_string(format!("/proc/{pid}/status")),
-            fs::read_to_string(format!("/proc/{pid}/cgroup")),
-        ) else {
-            continue;
-        };
-        let dead = field(&status, "State:").is_some_and(|state| state.starts_with('Z'));
-        if dead || !has_uid(&status, uid) || test_kill_process(typed).is_err() || is_in(&groups, cgroup) {
+        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+        let dead = field(&status, "State:").is_some_and(|state| state.starts_with(['Z', 'X']));
+        if dead || !has_uid(&status, uid) || test_kill_process(typed).is_err() || is_in_capsule(&status) {
             continue;
         }
         let parent = field(&status, "PPid:").and_then(|parent| parent.parse().ok()).unwrap_or(0);
@@ -118,11 +112,10 @@ fn has_uid(status: &str, uid: u32) -> bool {
     field(status, "Uid:").is_some_and(|uids| uids.split_whitespace().any(|one| one.parse() == Ok(uid)))
 }
 
-/// Whether the v2 cgroup is this one. Only root moves a process into or out of a capsule's.
-fn is_in(groups: &str, cgroup: &str) -> bool {
-    groups.lines().filter_map(|line| line.strip_prefix("0::")).any(|path| {
-        path.strip_suffix(cgroup).is_some_and(|before| before.is_empty() || before.ends_with('/'))
-    })
+/// Whether it is in a PID namespace below this one, as everything in a capsule is from birth, and nothing else that has
+/// a slice's UID: it has a PID in each (proc_pid_status(5)).
+fn is_in_capsule(status: &str) -> bool {
+    field(status, "NSpid:").is_some_and(|pids| pids.split_whitespace().count() > 1)
 }
 
 #[cfg(test)]
@@ -130,15 +123,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_capsules_cgroup_is_told_from_others() {
-        let own = "planetlab/site_a";
-        assert!(is_in("0::/planetlab/site_a\n", own));
-        assert!(is_in("1:cpu:/x\n0::/system.slice/plabd.service/planetlab/site_a\n", own));
-        for other in
-            ["0::/planetlab/site_ab", "0::/notplanetlab/site_a", "0::/system.slice/ssh.service", "0::/"]
-        {
-            assert!(!is_in(other, own), "{other}");
-        }
+    fn a_capsules_process_has_a_pid_in_each_namespace() {
+        assert!(is_in_capsule("Name:\tx\nNSpid:\t4711\t7\n"));
+        assert!(!is_in_capsule("Name:\tx\nNSpid:\t4711\n"));
     }
 
     #[test]

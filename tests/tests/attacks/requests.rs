@@ -63,6 +63,7 @@ fn others(stage: &Stage) -> Vec<Case> {
         ("verify-neighbour", json!({ "v": 1, "request": "status", "slice": NEIGHBOUR, "verify": true })),
         ("events-of-neighbour", json!({ "v": 1, "request": "events", "slice": NEIGHBOUR })),
         ("follow-neighbour", json!({ "v": 1, "request": "events", "slice": NEIGHBOUR, "follow": true })),
+        ("sessions-of-neighbour", json!({ "v": 1, "request": "sessions", "slice": NEIGHBOUR })),
         ("restart-neighbour", json!({ "v": 1, "request": "restart", "slice": NEIGHBOUR })),
     ] {
         cases.push(asked(stage, name, "a neighbour's capsule", &request, Reply("denied")).into());

@@ -104,6 +104,7 @@ fn said_in_session(stage: &Stage, argv: &[&str]) -> String {
             env: std::collections::BTreeMap::new(),
             tty: Some(control::WindowSize { rows: 33, cols: 99 }),
             login: None,
+            agent: false,
         }),
     };
     let stream = std::os::unix::net::UnixStream::connect(stage.socket()).expect("connect");

@@ -56,10 +56,8 @@ impl Task {
     /// Ends what runs with the slice's UID outside its capsule, but for these clients and their connections.
     pub(super) async fn end_outsiders(&self, stay: &BTreeSet<i32>) -> Result<usize, KernelError> {
         let uid = self.uid();
-        let tree = plab_sandbox::cgroup::tree_name(&self.node.machine.paths.root);
-        let cgroup = format!("{tree}/{}", self.slice.name);
         let stay = stay.clone();
-        tokio::task::spawn_blocking(move || outside::end(uid, &cgroup, &stay)).await.unwrap_or_else(|error| {
+        tokio::task::spawn_blocking(move || outside::end(uid, &stay)).await.unwrap_or_else(|error| {
             Err(KernelError::new("end the logins of", &self.slice.name, std::io::Error::other(error)))
         })
     }

@@ -70,6 +70,7 @@ impl Commander {
             env: [].into(),
             tty: None,
             login: None,
+            agent: false,
         });
         let control = Client::ask(&self.socket, request, &fds)?;
         // Else the end of the session would never be seen.

@@ -1,0 +1,67 @@
+//! A login with a terminal: the capsule's own, with job control, the client's size, and nothing of the host's.
+
+use plab_tests::{Pty, eventually};
+
+use crate::node::{Slice, Stage, sessions};
+
+#[test]
+fn a_login_has_a_terminal_of_the_capsules() {
+    let stage = Stage::new("terminal");
+    let key = stage.key("alice");
+    let slice = Slice::define("sshtest_tty", &[&key], "");
+    let mut terminal = Pty::of(slice.ssh(&key, &["-tt"]), (31, 97));
+    terminal.type_in("PS1=; stty -echo; echo read''y\n");
+    terminal.await_shown("ready");
+    let before = terminal.shown();
+    for greeting in ["Last login", "Debian GNU/Linux comes", "Could not chdir"] {
+        assert!(!before.contains(greeting), "{before}");
+    }
+    terminal.type_in(
+        "stty size; [ \"$(tty)\" = \"$SSH_TTY\" ] && echo same''name; echo $TERM; set -o | grep monitor\n",
+    );
+    for shown in ["31 97", "samename", "xterm", "monitor        \ton"] {
+        terminal.await_shown(shown);
+    }
+    let open = sessions(&slice.name);
+    assert_eq!((open.len(), open[0]["tty"].as_bool()), (1, Some(true)));
+    terminal.type_in("while :; do stty size; sleep 0.05; done\n");
+    terminal.resize(40, 120);
+    terminal.await_shown("40 120");
+    terminal.type_in("\u{3}");
+    terminal.type_in("echo in''terrupted\n");
+    terminal.await_shown("interrupted");
+    terminal.type_in("sleep 1000\n");
+    eventually("it sleeps in the foreground", || {
+        let ask = crate::node::plab(&["exec", &slice.name, "--", "ps", "-o", "stat=", "-C", "sleep"]);
+        ask.stdout.contains('+').then_some(())
+    });
+    terminal.type_in("\u{1a}");
+    terminal.await_shown("Stopped");
+    terminal.type_in("kill %1; exit 9\n");
+    terminal.type_in("exit 9\n");
+    let (status, shown) = terminal.wait();
+    assert_eq!(status, 9, "{shown}");
+}
+
+#[test]
+fn a_command_gets_a_terminal_if_it_asks() {
+    let stage = Stage::new("terminal-command");
+    let key = stage.key("alice");
+    let slice = Slice::define("sshtest_ttyc", &[&key], "");
+    let (status, shown) = Pty::of(
+        {
+            let mut command = slice.ssh(&key, &["-tt"]);
+            command.arg("tty && stty size; exit 5");
+            command
+        },
+        (33, 77),
+    )
+    .wait();
+    assert_eq!(status, 5, "{shown}");
+    assert!(shown.contains("/dev/pts/") && shown.contains("33 77"), "{shown}");
+    let plain = slice.run(&key, "tty");
+    assert_eq!((plain.code, plain.stdout.as_str()), (1, "not a tty\n"));
+    // One that is pushed back by the oldest trick: the terminal's input queue (TIOCSTI) is refused inside.
+    let pushed = slice.run(&key, "python3 -c 'import fcntl; fcntl.ioctl(0, 0x5412, b\"x\")'");
+    assert!(pushed.code != 0, "{pushed:?}");
+}
