@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: a node of their own, and the proof that it left nothing behind.
 
 pub mod leftovers;
+pub mod measure;
 pub mod node;
 pub mod pty;
 pub mod slices;

@@ -1,4 +1,4 @@
-//! An end that leaves nothing, also when the bench is interrupted or panics: a release build aborts on a panic, so
+//! An end that leaves nothing, also when a measurement is interrupted or panics: a release build aborts on a panic, so
 //! no destructor runs then.
 
 use std::fs::File;
@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use plab_tests::{binary, leftovers};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{binary, leftovers};
 
 /// A drain of a thousand capsules, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -24,7 +25,7 @@ static ROOTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Goes on unless the bench was interrupted: then the node is being taken down under the caller, what it would measure
+/// Goes on unless the program was interrupted: then the node is being taken down under the caller, what it would measure
 /// or say now is worth nothing, and this does not return.
 pub fn check() {
     while INTERRUPTED.load(Ordering::SeqCst) {
@@ -32,15 +33,15 @@ pub fn check() {
     }
 }
 
-/// Directories of the bench's own.
+/// Directories of the program's own.
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// From now on this directory is removed when the bench is interrupted.
+/// From now on this directory is removed when the program is interrupted.
 pub fn remember_scratch(directory: &Path) {
     SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).push(directory.to_owned());
 }
 
-/// From now on the node at this root is ended with the bench.
+/// From now on the node at this root is ended with the program.
 pub fn remember(root: &Path) {
     ROOTS.lock().unwrap_or_else(PoisonError::into_inner).push(root.to_owned());
 }
@@ -68,7 +69,7 @@ pub fn arm() {
         let mut told = [0; 2];
         if File::from(read).read_exact(&mut told).is_ok() {
             INTERRUPTED.store(true, Ordering::SeqCst);
-            eprintln!("\nbench: interrupted; taking the node down");
+            eprintln!("\ninterrupted; taking the node down");
             // What a terminal sends, it sends to plabd as well, and plabd takes a second signal as impatience.
             end_all(told[1] == 0);
             std::process::exit(128 + i32::from(told[0]));

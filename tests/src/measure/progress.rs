@@ -1,4 +1,4 @@
-//! What is seen on the terminal while the bench runs; on standard error, so that the table stays clean.
+//! What is seen on the terminal while something is measured; on standard error, so that the table stays clean.
 
 use std::cell::Cell;
 use std::io::{IsTerminal, Write};
