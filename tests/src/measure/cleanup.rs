@@ -18,6 +18,9 @@ use crate::{binary, leftovers};
 /// A drain of a thousand capsules, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Lines of a node's log that a panic shows.
+const LOG_LINES: usize = 40;
+
 /// Where the handler writes to.
 static TOLD: OnceLock<OwnedFd> = OnceLock::new();
 
@@ -56,6 +59,7 @@ pub fn arm() {
     let shown = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         shown(info);
+        show_logs();
         end_all(true);
     }));
     let Ok((read, write)) = pipe_with(PipeFlags::CLOEXEC) else { return };
@@ -75,6 +79,15 @@ pub fn arm() {
             std::process::exit(128 + i32::from(told[0]));
         }
     });
+}
+
+/// What the nodes said last, which goes with them and may tell why there was a panic.
+fn show_logs() {
+    for root in ROOTS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let log = std::fs::read_to_string(root.join("plabd.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        eprintln!("plabd's log ends:\n{}", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"));
+    }
 }
 
 /// With a handler, not by blocking: programs that are started inherit a blocked signal, and plabd ends by one.

@@ -24,7 +24,7 @@ const MOST_LANES: u64 = 8;
 const GRACE: Duration = Duration::from_secs(45);
 
 /// How often a stressor is tried that the capsule could not start, because another one had its last task.
-const TRIES: u32 = 4;
+const TRIES: u32 = 10;
 
 /// What came of a class.
 #[derive(Debug, Serialize)]
