@@ -13,11 +13,12 @@ unexport INVOCATION_ID
 # Further arguments: `make test-host TEST_ARGS='-- --nocapture hooks'`, `make bench BENCH_ARGS=--quick`.
 TEST_ARGS ?=
 BENCH_ARGS ?=
+STRESS_ARGS ?=
 
 as_root = @[ "$$(id -u)" = 0 ] || { \
     printf 'make %s: capsules are made as root; run: sudo env "PATH=$$PATH" make %s\n' $@ $@ >&2; exit 1; }
 
-.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host vm lint bench man clean
+.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host vm lint bench stress man clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -74,6 +75,11 @@ bench: ## Measure against bwrap and crun, side by side: a table and a JSON file 
 	$(as_root)
 	@$(MAKE) --no-print-directory deps build
 	$(CARGO) run --release -p plab-tests --bin bench -- $(BENCH_ARGS)
+
+stress: ## Run every class of stress-ng in one capsule and look at its neighbours (root; about 20 minutes)
+	$(as_root)
+	@$(MAKE) --no-print-directory deps build
+	$(CARGO) run --release -p plab-tests --bin stress -- $(STRESS_ARGS)
 
 man: ## Write man pages to out/man and shell completions to out/completions
 	$(CARGO) build --release -p plab-cli

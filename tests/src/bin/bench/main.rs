@@ -32,7 +32,7 @@ mod thousand;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use plab_tests::measure::{Failure, cleanup, machine, progress, stats};
+use plab_tests::measure::{self, Failure, cleanup, machine, progress, stats};
 
 use crate::contenders::Contenders;
 use crate::progress::Progress;
@@ -100,14 +100,7 @@ fn main() -> ExitCode {
         return usage("capsules are made by root: run it as root");
     }
     cleanup::arm();
-    match run(&wishes) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    measure::exit("bench", run(&wishes))
 }
 
 fn usage(problem: &str) -> ExitCode {

@@ -2,7 +2,7 @@
 //! into its time.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use plab_tests::measure::progress::Progress;
@@ -63,14 +63,14 @@ pub fn run(
     let (lanes, each) = plan(class.stressors.len(), seconds);
     let queue: Mutex<VecDeque<&str>> = Mutex::new(class.stressors.iter().map(String::as_str).collect());
     let ended = Mutex::new(BTreeMap::new());
-    let deaths = Mutex::new(Vec::new());
+    let arena = Arena { capsules, deaths: Mutex::default() };
     let begun = Instant::now();
     std::thread::scope(|scope| {
         let lane = || -> Result<(), Failure> {
             loop {
                 let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 let Some(stressor) = next else { return Ok(()) };
-                let how = one(capsules, stressor, each, &deaths)?;
+                let how = arena.run(stressor, each)?;
                 let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
                 ended.insert(stressor.to_owned(), how);
                 let left = seconds.saturating_sub(begun.elapsed().as_secs());
@@ -85,76 +85,84 @@ pub fn run(
         stressors: ended.into_inner().unwrap_or_else(PoisonError::into_inner),
         lanes,
         each,
-        deaths: deaths.into_inner().unwrap_or_else(PoisonError::into_inner),
+        deaths: arena.deaths.into_inner().unwrap_or_else(PoisonError::into_inner),
     })
 }
 
-/// One stressor in the capsule. That of stress-ng's children which the kernel kills for memory is not started again, so
-/// that a run ends with its time.
-fn one(
-    capsules: &Capsules<'_>,
-    stressor: &str,
-    each: u64,
-    deaths: &Mutex<Vec<String>>,
-) -> Result<Ended, Failure> {
-    let (option, time) = (format!("--{stressor}"), format!("{each}s"));
-    let args = [
-        "exec",
-        STRESS,
-        "--",
-        "stress-ng",
-        &option,
-        "1",
-        "--timeout",
-        &time,
-        "--oomable",
-        "--temp-path",
-        "/tmp",
-    ];
-    let mut refusal = String::new();
-    for _ in 0..TRIES {
-        let ended = plab(capsules.node, &args, Duration::from_secs(each) + GRACE * slowness())?;
-        cleanup::check();
-        let Some(output) = ended else {
-            revive(capsules, deaths, Some(stressor))?;
-            return Ok(Ended::Overran);
-        };
-        let went_away = output.stderr.contains("the capsule went away");
-        if went_away {
-            revive(capsules, deaths, None)?;
-            return Ok(Ended::WithCapsule);
+/// The capsule as the lanes see it.
+struct Arena<'a> {
+    capsules: &'a Capsules<'a>,
+    /// Why it had to be started again, each time.
+    deaths: Mutex<Vec<String>>,
+}
+
+impl Arena<'_> {
+    /// One stressor. That of stress-ng's children which the kernel kills for memory is not started again, so that a run
+    /// ends with its time.
+    fn run(&self, stressor: &str, each: u64) -> Result<Ended, Failure> {
+        let (option, time) = (format!("--{stressor}"), format!("{each}s"));
+        let words = ["stress-ng", &option, "1", "--timeout", &time, "--oomable", "--temp-path", "/tmp"];
+        let args = [&["exec", STRESS, "--"], &words[..]].concat();
+        let mut bystander = true;
+        let mut refusal = String::new();
+        for _ in 0..TRIES {
+            let before = self.deaths().len();
+            let output = plab(self.capsules.node, &args, Duration::from_secs(each) + GRACE * slowness())?;
+            cleanup::check();
+            let Some(output) = output else {
+                self.revive(before, Some(stressor))?;
+                return Ok(Ended::Overran);
+            };
+            if output.stderr.contains("the capsule went away") {
+                self.revive(before, None)?;
+                // The first time it may have been another lane's doing.
+                if !std::mem::take(&mut bystander) {
+                    return Ok(Ended::WithCapsule);
+                }
+            } else if let Some(ended) = judge(&output) {
+                return Ok(ended);
+            } else {
+                refusal = output.stderr.trim().chars().take(160).collect();
+                if self.capsules.down().is_some() {
+                    self.revive(before, None)?;
+                }
+                std::thread::sleep(Duration::from_secs(1));
+            }
         }
-        if let Some(ended) = judge(&output) {
-            return Ok(ended);
-        }
-        refusal = output.stderr.trim().chars().take(160).collect();
-        revive(capsules, deaths, None)?;
-        std::thread::sleep(Duration::from_secs(1));
+        Ok(Ended::NotStarted(refusal))
     }
-    Ok(Ended::NotStarted(refusal))
-}
 
-/// Starts the capsule anew if it is down, or if a stressor in it does not end.
-fn revive(capsules: &Capsules<'_>, deaths: &Mutex<Vec<String>>, hung: Option<&str>) -> Result<(), Failure> {
-    // Held meanwhile, so that one lane does it and the others find it done.
-    let mut deaths = deaths.lock().unwrap_or_else(PoisonError::into_inner);
-    let hung = hung.map(|stressor| format!("restarted: {stressor} did not end"));
-    let Some(why) = hung.or_else(|| settled(capsules)) else { return Ok(()) };
-    deaths.push(why);
-    capsules.renew()
-}
+    fn deaths(&self) -> MutexGuard<'_, Vec<String>> {
+        self.deaths.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
-/// Why the capsule is down, once plabd has seen what happened.
-fn settled(capsules: &Capsules<'_>) -> Option<String> {
-    let begun = Instant::now();
-    loop {
-        let down = capsules.down();
-        // On its way to either: `failed` comes a moment after the last process has gone.
-        let on_its_way = down.as_ref().is_some_and(|why| !why.starts_with("failed"));
-        if !on_its_way || begun.elapsed() > GRACE * slowness() {
-            return down;
+    /// Starts the capsule anew: after a death, which plabd may be about to see, or because a stressor does not end.
+    /// `before` is how many deaths there were when the caller's stressor began.
+    fn revive(&self, before: usize, hung: Option<&str>) -> Result<(), Failure> {
+        // Held meanwhile, so that one lane does it and the others find it done.
+        let mut deaths = self.deaths();
+        if deaths.len() > before {
+            return Ok(());
         }
-        std::thread::sleep(Duration::from_millis(50));
+        let why = match hung {
+            Some(stressor) => format!("restarted: {stressor} did not end"),
+            None => self.cause(),
+        };
+        deaths.push(why);
+        self.capsules.renew()
+    }
+
+    /// What plabd says of the capsule's end, as soon as it does.
+    fn cause(&self) -> String {
+        let begun = Instant::now();
+        loop {
+            match self.capsules.down() {
+                // Other states are on the way to it.
+                Some(why) if why.starts_with("failed") => return why,
+                _ if begun.elapsed() > GRACE * slowness() => return "plabd does not say why".to_owned(),
+                _ => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
     }
 }
 

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use plab_tests::TestNode;
 use plab_tests::measure::progress::Progress;
-use plab_tests::measure::{Failure, cleanup};
+use plab_tests::measure::{self, Failure, cleanup};
 
 use crate::capsules::Capsules;
 use crate::kmsg::Kmsg;
@@ -76,14 +76,7 @@ fn main() -> ExitCode {
         return usage("capsules are made by root: run it as root");
     }
     cleanup::arm();
-    match run(&wishes) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("stress: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    measure::exit("stress", run(&wishes))
 }
 
 fn usage(problem: &str) -> ExitCode {
@@ -118,7 +111,7 @@ fn wishes(mut args: impl Iterator<Item = String>) -> Result<Option<Wishes>, Stri
 fn run(wishes: &Wishes) -> Result<bool, Failure> {
     let node = TestNode::start("stress");
     cleanup::remember(node.root());
-    let measured = measure(wishes, &node);
+    let measured = run_classes(wishes, &node);
     cleanup::check();
     let root = node.root().to_owned();
     node.finish();
@@ -138,7 +131,7 @@ fn keep(wishes: &Wishes, report: &Report) -> Result<(), Failure> {
     wishes.markdown.as_ref().map_or(Ok(()), |file| report::save(file, &markdown::render(report)))
 }
 
-fn measure(wishes: &Wishes, node: &TestNode) -> Result<Report, Failure> {
+fn run_classes(wishes: &Wishes, node: &TestNode) -> Result<Report, Failure> {
     let daemon = node.daemon_pid();
     let capsules = Capsules::start(node)?;
     let mut classes = stressors::classes(node)?;
