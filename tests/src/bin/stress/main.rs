@@ -8,6 +8,7 @@
 //! | [`capsules`] | the three slices, and whether anything happened to the two neighbours |
 //! | [`stressors`] | what stress-ng has, and how each stressor ended |
 //! | [`attack`] | a class in the capsule |
+//! | [`storage`] | a file system of the node's own, which may be filled |
 //! | [`probes`], [`resources`], [`kmsg`], [`services`] | what is looked at meanwhile |
 //! | [`phase`] | all of that, for a stretch of time |
 //! | [`bounds`] | what is allowed |
@@ -25,6 +26,7 @@ mod probes;
 mod report;
 mod resources;
 mod services;
+mod storage;
 mod stressors;
 
 use std::path::PathBuf;
@@ -74,6 +76,9 @@ fn main() -> ExitCode {
     };
     if !rustix::process::geteuid().is_root() {
         return usage("capsules are made by root: run it as root");
+    }
+    if let Err(error) = storage::enter() {
+        return measure::exit("stress", Err(error));
     }
     cleanup::arm();
     measure::exit("stress", run(&wishes))
@@ -180,6 +185,10 @@ fn run_classes(wishes: &Wishes, node: &TestNode) -> Result<Report, Failure> {
 /// What of the machine could be looked at, and what not, in words.
 fn watched(kmsg: &Kmsg, services: Option<&Services>, sshd: bool) -> Vec<String> {
     vec![
+        format!(
+            "the node's storage was a file system of its own, of {} MiB, because slices have no quota",
+            storage::SIZE_MIB
+        ),
         services.map_or_else(
             || "systemd does not run here: no services of the node to look at".to_owned(),
             |services| {
