@@ -35,7 +35,7 @@ pub fn enter() -> Result<(), Failure> {
 }
 
 fn make(image: &Path) -> Result<(), Failure> {
-    let disk = rustix::fs::statvfs(&std::env::temp_dir())?;
+    let disk = rustix::fs::statvfs(std::env::temp_dir())?;
     let free = (disk.f_bavail * disk.f_frsize) >> 20;
     if free < SIZE_MIB {
         return Err(format!(
