@@ -23,14 +23,19 @@ const COMPUTE: &str = "#!/bin/sh\nfor cpu in $(seq \"$(nproc)\"); do (while :; d
 /// How long a capsule may take to be up again.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The slices on their node, and what the neighbours were when they came up.
+/// The slices on their node.
 pub struct Capsules<'a> {
     /// The node.
     pub node: &'a TestNode,
     /// Where the answering neighbour listens on 127.0.0.1.
     pub port: u16,
     uid: u32,
-    pids: [u64; 2],
+}
+
+/// What the neighbours were at one time, so that what happens to them is told of one class and not of all later ones.
+pub struct Known {
+    pids: [Option<u64>; 2],
+    events: Option<u64>,
 }
 
 impl<'a> Capsules<'a> {
@@ -49,7 +54,7 @@ impl<'a> Capsules<'a> {
         let port = eventually("the neighbour listens", || node.home_file(WEB, "port").parse().ok());
         let uid = node.status(STRESS)["uid"].as_u64().and_then(|uid| uid.try_into().ok());
         let uid = uid.ok_or("plabd does not say the stressing slice's UID")?;
-        Ok(Self { node, port, uid, pids: NEIGHBOURS.map(|slice| node.pid(slice)) })
+        Ok(Self { node, port, uid })
     }
 
     /// The definition's limits, as plabd reads them back from the kernel.
@@ -93,12 +98,20 @@ impl<'a> Capsules<'a> {
         }
     }
 
-    /// What is wrong with the neighbours, with plabd, or outside the stressing capsule; empty if all is well.
-    pub fn complaints(&self, daemon: u32) -> Vec<String> {
+    /// What the neighbours are now.
+    pub fn known(&self) -> Known {
+        Known {
+            pids: NEIGHBOURS.map(|slice| self.node.status(slice)["pid"].as_u64()),
+            events: self.node.events(None).iter().filter_map(|event| event["seq"].as_u64()).max(),
+        }
+    }
+
+    /// What has since gone wrong with the neighbours, with plabd, or outside the stressing capsule; empty if all is well.
+    pub fn complaints(&self, known: &Known, daemon: u32) -> Vec<String> {
         let mut found = Vec::new();
-        for (slice, pid) in NEIGHBOURS.into_iter().zip(self.pids) {
+        for (slice, pid) in NEIGHBOURS.into_iter().zip(known.pids) {
             let status = self.node.status(slice);
-            if status["pid"].as_u64() != Some(pid) || status["state"] != "running" {
+            if status["pid"].as_u64() != pid || status["state"] != "running" {
                 found.push(format!(
                     "{slice} was restarted or ended: {}, {}",
                     status["state"], status["detail"]
@@ -108,8 +121,10 @@ impl<'a> Capsules<'a> {
                 found.push(format!("the service of {slice} ended: {}", status["hooks"]["start"]));
             }
             let told = self.node.events(Some(slice));
-            let bad =
-                told.iter().filter(|event| event["severity"] == "warning" || event["severity"] == "error");
+            let bad = told.iter().filter(|event| {
+                event["seq"].as_u64() > known.events
+                    && matches!(event["severity"].as_str(), Some("warning" | "error"))
+            });
             found.extend(bad.map(|event| format!("{slice}: {} {}", event["kind"], event["message"])));
         }
         if self.node.daemon_pid() != daemon || !alive(daemon) {

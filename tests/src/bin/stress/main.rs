@@ -146,18 +146,18 @@ fn run_classes(wishes: &Wishes, node: &TestNode) -> Result<Report, Failure> {
     }
     classes.retain(|class| wishes.only.is_empty() || wishes.only.contains(&class.name));
     let mut kmsg = Kmsg::open();
-    let services = Services::running()?;
     let sshd = probes::banner().is_ok();
     let mut report = Report {
         seconds: wishes.seconds,
         version: stressors::version(node)?,
         limits: capsules.limits(),
-        watched: watched(&kmsg, services.as_ref(), sshd),
+        watched: watched(&kmsg, Services::running()?.as_ref(), sshd),
         rows: Vec::new(),
     };
     for (number, class) in classes.iter().enumerate() {
         let progress = Progress::new(number + 1, classes.len());
         progress.step(&format!("{}: the baseline", class.name));
+        let (known, services) = (capsules.known(), Services::running()?);
         let rest = Duration::from_secs((wishes.seconds / 4).clamp(2, 15));
         let (base, ()) = phase::measure(&capsules, &mut kmsg, sshd, || {
             std::thread::sleep(rest);
@@ -169,7 +169,7 @@ fn run_classes(wishes: &Wishes, node: &TestNode) -> Result<Report, Failure> {
             attack::run(&capsules, class, wishes.seconds, &progress)
         })?;
         cleanup::check();
-        let mut complaints = capsules.complaints(daemon);
+        let mut complaints = capsules.complaints(&known, daemon);
         if let Some(services) = &services {
             complaints.extend(services.complaints()?);
         }

@@ -7,7 +7,7 @@ use crate::report::{HEADINGS, LEGEND, Report, Row};
 use crate::stressors::Ended;
 
 /// What of the machine is shown, and whether the least or the most of it matters.
-const SHOWN: [(&str, &str, bool); 8] = [
+const SHOWN: [(&str, &str, bool); 9] = [
     ("memory available, MiB", "memory, MiB", true),
     ("kernel slab, MiB", "slab, MiB", false),
     ("disk of the storage free, MiB", "disk free, MiB", true),
@@ -16,6 +16,7 @@ const SHOWN: [(&str, &str, bool); 8] = [
     ("TCP sockets", "TCP", false),
     ("TCP in TIME-WAIT", "TIME-WAIT", false),
     ("processes and threads", "tasks", false),
+    ("load", "load", false),
 ];
 
 /// Everything that the issue asks to be in the documents.

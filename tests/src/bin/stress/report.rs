@@ -18,9 +18,11 @@ pub const HEADINGS: [&str; 10] =
     ["class", "stressors", "s", "web p50", "p99", "max", "status", "exec", "busy", "bounds"];
 
 /// What they mean.
-pub const LEGEND: &str = "stressors: ran/skipped/failed/ended with the capsule or otherwise not of themselves. s: seconds. \
-    Milliseconds: the neighbour's service (p50, p99 with that of its baseline behind it, max); `plab status` and \
-    `plab exec` in the neighbour's capsule, p99 each. busy: processor time of the computing neighbour against its baseline.";
+pub const LEGEND: &str = "\
+stressors: ran/skipped/failed/ended with the capsule or otherwise not of themselves. s: seconds. Milliseconds: the \
+neighbour's service (p50, p99 with that of its baseline behind it, max); `plab status` and `plab exec` in the \
+neighbour's capsule, p99 each (of so few that it is the longest or one of the longest). busy: processor time of the \
+computing neighbour against its baseline.";
 
 /// One class.
 pub struct Row {
