@@ -11,12 +11,13 @@ export PLAB_BIN_DIR ?= $(TARGET_DIR)/release
 # Further arguments: `make test-host TEST_ARGS='-- --nocapture hooks'`, `make bench BENCH_ARGS=--quick`.
 TEST_ARGS ?=
 BENCH_ARGS ?=
+STRESS_ARGS ?=
 
 as_root = @[ "$$(id -u)" = 0 ] || { \
     printf 'make %s: capsules are made as root; run: sudo env "PATH=$$PATH" make %s\n' $@ $@ >&2; exit 1; }
 
 .PHONY: help deps deps-demo build demo run test test-unit test-lane test-host test-node test-package image \
-    vm lint bench man deb clean
+    vm lint bench stress man deb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -91,6 +92,11 @@ bench: ## Measure against bwrap and crun, side by side: a table and a JSON file 
 	$(as_root)
 	@$(MAKE) --no-print-directory deps build
 	$(CARGO) run --release -p plab-tests --bin bench -- $(BENCH_ARGS)
+
+stress: ## Run every class of stress-ng in one capsule and look at its neighbours (root; about 20 minutes)
+	$(as_root)
+	@$(MAKE) --no-print-directory deps build
+	$(CARGO) run --release -p plab-tests --bin stress -- $(STRESS_ARGS)
 
 man: ## Write man pages to out/man and shell completions to out/completions
 	$(CARGO) build --release -p plab-cli

@@ -2,6 +2,7 @@
 
 pub mod leftovers;
 pub mod login;
+pub mod measure;
 pub mod node;
 pub mod pty;
 pub mod slices;

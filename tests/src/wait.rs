@@ -8,9 +8,16 @@ const NEVER: Duration = Duration::from_secs(60);
 /// How many times slower than a real one this machine is, where its CPUs are emulated.
 const SLOW: &str = "PLAB_TEST_SLOW";
 
+/// How many times later than on a real machine something is late here; 1 unless the environment says so.
+///
+/// # Panics
+/// What it says is no whole number.
+pub fn slowness() -> u32 {
+    std::env::var(SLOW).map_or(1, |slow| slow.parse().expect("PLAB_TEST_SLOW is a whole number"))
+}
+
 fn never() -> Duration {
-    let slow = std::env::var(SLOW).map_or(1, |slow| slow.parse().expect("PLAB_TEST_SLOW is a whole number"));
-    NEVER * slow
+    NEVER * slowness()
 }
 
 /// Looks every few milliseconds until `what` gives a value; panics with `why` when it never does.

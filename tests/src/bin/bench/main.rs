@@ -12,28 +12,27 @@
 //! | [`syscalls`] | what the sandbox costs a system call |
 //! | [`stamp`] | the smallest program that writes down when it began |
 //! | [`nodes`], [`client`] | a node of the bench's own; its control socket |
-//! | [`stats`], [`clock`] | percentiles; times of two processes compared |
-//! | [`table`], [`report`], [`machine`] | what is shown and kept |
-//! | [`progress`], [`cleanup`] | what is seen meanwhile; an end that leaves nothing |
+//! | [`clock`] | times of two processes compared |
+//! | [`table`], [`report`] | what is shown and kept |
+//!
+//! Percentiles, the facts of the machine, progress and an end that leaves nothing are in [`plab_tests::measure`].
 
 mod capsule_exec;
-mod cleanup;
 mod client;
 mod clock;
 mod contenders;
 mod creation;
-mod machine;
 mod nodes;
-mod progress;
 mod report;
 mod stamp;
-mod stats;
 mod syscalls;
 mod table;
 mod thousand;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+
+use plab_tests::measure::{self, Failure, cleanup, machine, progress, stats};
 
 use crate::contenders::Contenders;
 use crate::progress::Progress;
@@ -49,9 +48,6 @@ Usage: bench [--quick] [--only PART]... [--json FILE]
   --json FILE    where the figures go [default: out/bench.json]
 
 Run as root. Exits with 0 whether or not targets are met, with 1 when something could not be measured.";
-
-/// Anything that keeps a part from being measured, in words.
-pub type Failure = Box<dyn std::error::Error>;
 
 /// What the caller wants.
 pub struct Wishes {
@@ -104,14 +100,7 @@ fn main() -> ExitCode {
         return usage("capsules are made by root: run it as root");
     }
     cleanup::arm();
-    match run(&wishes) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    measure::exit("bench", run(&wishes))
 }
 
 fn usage(problem: &str) -> ExitCode {

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use plab_tests::measure::columns::aligned;
+
 use crate::report::{Report, Row, Verdict};
 
 const HEADINGS: [&str; 6] = ["what", "ours", "peer", "ratio", "target", "met?"];
@@ -14,20 +16,9 @@ const LONGEST: f64 = 2.0;
 
 /// Table, bars, and what could not be measured.
 pub fn render(report: &Report) -> String {
-    let mut out = String::new();
     let rows: Vec<[String; 6]> =
         report.rows().iter().filter(|row| row.verdict != Verdict::Failed).map(cells).collect();
-    let mut widths = HEADINGS.map(str::len);
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    line(&mut out, HEADINGS.map(str::to_owned), &widths);
-    line(&mut out, widths.map(|width| "-".repeat(width)), &widths);
-    for row in rows {
-        line(&mut out, row, &widths);
-    }
+    let mut out = aligned(HEADINGS, &rows, &[0, 5]);
     bars(&mut out, report.rows());
     for row in report.failures() {
         // Writing to a String cannot fail, here and below.
@@ -51,19 +42,6 @@ fn cells(row: &Row) -> [String; 6] {
         row.target.clone(),
         met.to_owned(),
     ]
-}
-
-fn line(out: &mut String, cells: [String; 6], widths: &[usize; 6]) {
-    let mut text = String::new();
-    for (column, (cell, &width)) in cells.iter().zip(widths).enumerate() {
-        // Words to the left, figures to the right.
-        let _ = if matches!(column, 0 | 5) {
-            write!(text, "{cell:<width$}  ")
-        } else {
-            write!(text, "{cell:>width$}  ")
-        };
-    }
-    let _ = writeln!(out, "{}", text.trim_end());
 }
 
 /// How much of each target's allowance is used: what passes the mark has missed it.

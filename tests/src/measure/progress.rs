@@ -1,7 +1,7 @@
-//! What is seen on the terminal while the bench runs; on standard error, so that the table stays clean.
+//! What is seen on the terminal while something is measured; on standard error, so that the table stays clean.
 
-use std::cell::Cell;
 use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Between two rewritings of the line: often enough to live, too rarely to be measured.
@@ -11,7 +11,7 @@ const PACE: Duration = Duration::from_millis(250);
 pub struct Progress {
     part: String,
     terminal: bool,
-    last: Cell<Option<Instant>>,
+    last: Mutex<Option<Instant>>,
 }
 
 impl Progress {
@@ -20,7 +20,7 @@ impl Progress {
         Self {
             part: format!("[{number}/{of}]"),
             terminal: std::io::stderr().is_terminal(),
-            last: Cell::new(None),
+            last: Mutex::new(None),
         }
     }
 
@@ -31,13 +31,17 @@ impl Progress {
 
     /// The step has come so far.
     pub fn at(&self, what: &str, done: usize, of: usize) {
-        if self.terminal && self.last.get().is_none_or(|last| last.elapsed() >= PACE) {
+        if self.terminal && self.last().is_none_or(|last| last.elapsed() >= PACE) {
             self.show(&format!("{what}: {done} of {of}"), false);
         }
     }
 
+    fn last(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn show(&self, what: &str, line: bool) {
-        self.last.set(Some(Instant::now()));
+        *self.last() = Some(Instant::now());
         let mut out = std::io::stderr().lock();
         // A terminal that is gone does not stop a measurement.
         if self.terminal {

@@ -1,4 +1,4 @@
-//! An end that leaves nothing, also when the bench is interrupted or panics: a release build aborts on a panic, so
+//! An end that leaves nothing, also when a measurement is interrupted or panics: a release build aborts on a panic, so
 //! no destructor runs then.
 
 use std::fs::File;
@@ -10,12 +10,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use plab_tests::{binary, leftovers};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::{binary, leftovers};
+
 /// A drain of a thousand capsules, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Lines of a node's log that a panic shows.
+const LOG_LINES: usize = 40;
 
 /// Where the handler writes to.
 static TOLD: OnceLock<OwnedFd> = OnceLock::new();
@@ -24,7 +28,7 @@ static ROOTS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Goes on unless the bench was interrupted: then the node is being taken down under the caller, what it would measure
+/// Goes on unless the program was interrupted: then the node is being taken down under the caller, what it would measure
 /// or say now is worth nothing, and this does not return.
 pub fn check() {
     while INTERRUPTED.load(Ordering::SeqCst) {
@@ -32,15 +36,15 @@ pub fn check() {
     }
 }
 
-/// Directories of the bench's own.
+/// Directories of the program's own.
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// From now on this directory is removed when the bench is interrupted.
+/// From now on this directory is removed when the program is interrupted.
 pub fn remember_scratch(directory: &Path) {
     SCRATCH.lock().unwrap_or_else(PoisonError::into_inner).push(directory.to_owned());
 }
 
-/// From now on the node at this root is ended with the bench.
+/// From now on the node at this root is ended with the program.
 pub fn remember(root: &Path) {
     ROOTS.lock().unwrap_or_else(PoisonError::into_inner).push(root.to_owned());
 }
@@ -55,6 +59,7 @@ pub fn arm() {
     let shown = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         shown(info);
+        show_logs();
         end_all(true);
     }));
     let Ok((read, write)) = pipe_with(PipeFlags::CLOEXEC) else { return };
@@ -68,12 +73,21 @@ pub fn arm() {
         let mut told = [0; 2];
         if File::from(read).read_exact(&mut told).is_ok() {
             INTERRUPTED.store(true, Ordering::SeqCst);
-            eprintln!("\nbench: interrupted; taking the node down");
+            eprintln!("\ninterrupted; taking the node down");
             // What a terminal sends, it sends to plabd as well, and plabd takes a second signal as impatience.
             end_all(told[1] == 0);
             std::process::exit(128 + i32::from(told[0]));
         }
     });
+}
+
+/// What the nodes said last, which goes with them and may tell why there was a panic.
+fn show_logs() {
+    for root in ROOTS.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let log = std::fs::read_to_string(root.join("plabd.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        eprintln!("plabd's log ends:\n{}", lines[lines.len().saturating_sub(LOG_LINES)..].join("\n"));
+    }
 }
 
 /// With a handler, not by blocking: programs that are started inherit a blocked signal, and plabd ends by one.
