@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use plab_sandbox::cgroup::tree_name;
 use plab_tests::leftovers::processes;
 use plab_tests::measure::Failure;
 use plab_tests::{TestNode, eventually};
@@ -134,6 +135,13 @@ impl<'a> Capsules<'a> {
         found
     }
 
+    /// Whether these are cgroups of another test's node on this machine, which may use the same UIDs: the names that keep
+    /// them apart are only as good as the network namespace they are in. No slice could get there.
+    fn of_another_node(&self, cgroups: &str) -> bool {
+        let own = tree_name(self.node.root());
+        cgroups.split(['/', '\n']).any(|name| name.starts_with("planetlab-") && name != own)
+    }
+
     /// Processes of the stressing slice that are not in its cgroups.
     fn escaped(&self) -> Vec<String> {
         let cgroups = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok();
@@ -141,7 +149,7 @@ impl<'a> Capsules<'a> {
         let outside = |found: &String| {
             let pid = found.split(' ').nth(1).unwrap_or_default();
             // One that has ended since it was seen is nowhere.
-            cgroups(pid).is_some_and(|at| Some(at) != home)
+            cgroups(pid).is_some_and(|at| !self.of_another_node(&at) && Some(at) != home)
         };
         processes(self.uid..=self.uid)
             .into_iter()

@@ -25,7 +25,7 @@ pub fn render(report: &Report) -> String {
         "# Every class of stress-ng in one capsule\n\n\
          Written by `make stress`; change the program, not this file.\n\n\
          ## What was run\n\n\
-         {}, all of its {} classes one after the other, each for {} s or longer, in a slice with the node's default limits ({}). \
+         {}, its classes {} one after the other, each for about {} s, in a slice with the node's default limits ({}). \
          Every stressor of a class runs at least once, for the class's time divided by their number, and not less than a \
          second: with more stressors than seconds up to eight are run side by side. When the capsule is killed for \
          memory it is started again, and the class goes on. Before each class its baseline is measured.\n\n\
