@@ -1,5 +1,5 @@
 //! What rests on control groups, judged by their own files: the same on cgroup v2 and on a hybrid machine, and where
-//! the two differ, each as it is said to be. The v2 half runs in the guest of `tests/vm`.
+//! the two differ, each as it is said to be. The v2 half runs on the node of `tests/vm`.
 
 use std::path::PathBuf;
 
