@@ -179,8 +179,8 @@ fn inherits_nothing(machine: &Machine) {
     );
     assert_eq!(machine.sh(&format!("cat /proc/{pid}/oom_score_adj")).trim(), "0");
     assert_eq!(machine.sh("plab exec site_s1 -- cat /proc/self/oom_score_adj").trim(), "0");
-    let back = machine
-        .try_sh("plab exec site_s1 -- python3 -c 'open(\"/proc/self/oom_score_adj\", \"w\").write(\"-1\")'");
+    let lower = "import os; os.write(os.open(\"/proc/self/oom_score_adj\", os.O_WRONLY), b\"-1\")";
+    let back = machine.try_sh(&format!("plab exec site_s1 -- python3 -c '{lower}'"));
     assert!(String::from_utf8_lossy(&back.stderr).contains("PermissionError"), "{back:?}");
     let environment = machine.sh(&format!("plab exec site_s1 -- env; tr '\\0' '\\n' </proc/{pid}/environ"));
     for name in
