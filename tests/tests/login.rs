@@ -154,10 +154,14 @@ fn a_terminal_is_the_capsules_own() {
         }
     }
     assert!(looked_at >= 3, "the shell's three descriptors");
-    terminal.type_in("while :; do stty size; sleep 0.05; done\n");
+    // One process that tells of each change of size, so that Ctrl-C has one to end.
+    terminal.type_in(
+        "python3 -c \"import os, signal, time; signal.signal(28, lambda *a: print('now', *os.get_terminal_size(), \
+         flush=True)); print('liste' + 'ning', flush=True); time.sleep(1000)\"\n",
+    );
+    terminal.await_shown("listening");
     terminal.resize(40, 120);
-    terminal.await_shown("40 120");
-    // Ctrl-C ends the loop.
+    terminal.await_shown("now 120 40");
     terminal.type_in("\u{3}");
     terminal.type_in("echo in''terrupted\n");
     terminal.await_shown("interrupted");
