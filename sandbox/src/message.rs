@@ -86,7 +86,7 @@ pub struct Setup {
     pub shm_bytes: u64,
     /// Most open files a process.
     pub open_files: u64,
-    /// Most processes of this UID outside and inside together (an rlimit behind the cgroup's).
+    /// Most tasks at birth; what else grows with a capsule is measured by it.
     pub tasks: u64,
     /// The Landlock ABI to use: the lesser of the kernel's and what this build knows.
     pub landlock_abi: i32,

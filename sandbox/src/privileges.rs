@@ -15,8 +15,9 @@ use crate::error::{KernelError, Tried};
 pub struct ProcessLimits {
     /// Open files.
     pub open_files: u64,
-    /// Processes of this UID: the cgroup's limit again, should a process ever be outside the cgroup.
-    pub tasks: u64,
+    /// Signals that wait to be delivered to processes of this UID. (There is no limit on processes: the kernel counts
+    /// the UID's over the whole machine, logins included, and would not follow a change. The cgroup's holds alone.)
+    pub pending_signals: u64,
 }
 
 /// The securebits a capsule ends with: UID 0 would mean nothing, capabilities can not be kept, raised or
@@ -35,7 +36,6 @@ pub const SECURE_BITS: CapabilitiesSecureBits = CapabilitiesSecureBits::NO_ROOT
 pub fn limit_process(limits: ProcessLimits) -> Result<(), KernelError> {
     let wanted = [
         (Resource::RLIMIT_NOFILE, limits.open_files, "open files"),
-        (Resource::RLIMIT_NPROC, limits.tasks, "processes"),
         // No real-time priority: a spinning real-time thread starves the node's own services.
         (Resource::RLIMIT_RTPRIO, 0, "real-time priority"),
         (Resource::RLIMIT_NICE, 0, "nice"),
@@ -44,7 +44,7 @@ pub fn limit_process(limits: ProcessLimits) -> Result<(), KernelError> {
         // Locked memory cannot be reclaimed; the usual 8 MiB, as libraries for cryptography expect.
         (Resource::RLIMIT_MEMLOCK, 8 << 20, "locked memory"),
         (Resource::RLIMIT_MSGQUEUE, 819_200, "message queues"),
-        (Resource::RLIMIT_SIGPENDING, limits.tasks.saturating_mul(8), "pending signals"),
+        (Resource::RLIMIT_SIGPENDING, limits.pending_signals, "pending signals"),
     ];
     for (resource, value, name) in wanted {
         let (_, hard) = getrlimit(resource).tried("read the limit on", name)?;

@@ -130,6 +130,18 @@ fn a_fork_bomb_fills_its_own_capsule_only() {
 }
 
 #[test]
+fn a_higher_limit_on_tasks_is_of_use_at_once() {
+    let node = TestNode::start("limits-tasks-raised");
+    node.define("site_a", "[tasks]\nmax = 20");
+    let pid = node.pid("site_a");
+    node.define("site_a", "[tasks]\nmax = 400");
+    assert_eq!(node.pid("site_a"), pid, "live");
+    let script = "for i in $(seq 350); do sleep 1000 > /dev/null 2>&1 & done; jobs -p | wc -l";
+    assert_eq!(node.sh("site_a", script).ok().trim(), "350");
+    node.finish();
+}
+
+#[test]
 fn half_a_cpu_is_half_a_cpu() {
     let node = TestNode::start("limits-cpumax");
     node.define("site_half", "[cpu]\nmax = \"50%\"");

@@ -57,7 +57,10 @@ pub(super) fn become_capsule(setup: Setup, fds: Vec<OwnedFd>) -> Result<Capsule,
     rustix::process::setsid().tried("leave the session of", "plabd")?;
     close_all_on_exec()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
-    limit_process(ProcessLimits { open_files: setup.open_files, tasks: setup.tasks })?;
+    limit_process(ProcessLimits {
+        open_files: setup.open_files,
+        pending_signals: setup.tasks.saturating_mul(8),
+    })?;
     drop_to(setup.uid)?;
 
     let home_path = format!("/home/{}", setup.slice);

@@ -16,7 +16,7 @@ use crate::privileges::{ProcessLimits, drop_to, limit_process};
 const DEPTH: usize = 64;
 
 pub(super) fn run(uid: u32, landlock_abi: i32, targets: &[OwnedFd]) -> Result<u64, KernelError> {
-    limit_process(ProcessLimits { open_files: 256, tasks: 8 })?;
+    limit_process(ProcessLimits { open_files: 256, pending_signals: 64 })?;
     drop_to(uid)?;
     restrict_to(targets, landlock_abi)?;
     let mut removed = 0;

@@ -23,17 +23,12 @@ use rustix::net::{
 use super::birthmark::Birthmark;
 use super::{Capsule, wishes};
 use crate::machine::Machine;
-use crate::sessions::MAX_OF_A_SLICE;
 
 /// A setup takes milliseconds; past this something in the kernel is stuck.
 const SETUP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Open files of each process, as on a Debian server.
 const OPEN_FILES: u64 = 65_536;
-
-/// The kernel counts a UID's processes over the whole machine, so those of its logins are among them: for each session
-/// one of sshd's and the login shell. The cgroup's limit is the one that a slice meets.
-const LOGIN_PROCESSES: u64 = 2 * MAX_OF_A_SLICE as u64;
 
 /// Namespaces at birth; mount and cgroup follow inside, see `plab_sandbox::view`.
 const NAMESPACES: u64 = (libc::CLONE_NEWPID | libc::CLONE_NEWIPC) as u64;
@@ -86,7 +81,7 @@ pub fn birth(
         // Half of the memory: the other half is for whoever uses what is shared.
         shm_bytes: definition.memory.max.get() / 2,
         open_files: OPEN_FILES,
-        tasks: u64::from(definition.tasks.max.get()) + LOGIN_PROCESSES,
+        tasks: definition.tasks.max.get().into(),
         landlock_abi: machine.offered.landlock_abi.min(NEWEST_KNOWN),
         readable: machine.template.readable().to_vec(),
         birthmark: Birthmark::of(definition, &profile.digest).to_string(),
