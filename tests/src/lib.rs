@@ -11,4 +11,4 @@ pub mod wait;
 pub use node::{Output, TestNode, binary};
 pub use pty::Pty;
 pub use slices::Neighbour;
-pub use wait::{eventually, eventually_or};
+pub use wait::{eventually, eventually_or, slowness};

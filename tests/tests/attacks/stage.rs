@@ -6,9 +6,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use plab_tests::{TestNode, binary, eventually};
+use plab_tests::{TestNode, binary, eventually, slowness};
 
 use crate::case::{Place, Seen};
+
+/// How long a victim is there, in seconds: longer than all cases take.
+fn stay() -> u32 {
+    300 * slowness()
+}
 
 /// The attacking slice. Its name is a prefix of its neighbour's.
 pub const ATTACKER: &str = "site_sl1";
@@ -202,7 +207,7 @@ impl Stage {
 
     fn start_victims(&mut self) {
         let args =
-            |name: &str| vec!["victim".to_owned(), self.key.to_string(), name.to_owned(), "300".to_owned()];
+            |name: &str| vec!["victim".to_owned(), self.key.to_string(), name.to_owned(), stay().to_string()];
         let start = |place, name| Held::start(self.command(place, &args(name))).expect("a victim");
         let neighbour = start(Place::Neighbour, &self.neighbour_name);
         let host = start(Place::Nobody, &self.host_name);
@@ -238,11 +243,12 @@ impl Stage {
         self.node.status(slice)["pid"].as_u64().unwrap_or_default()
     }
 
-    /// How to run the actor in a place. Nothing runs longer than 40 seconds.
+    /// How to run the actor in a place. Nothing runs longer than 40 seconds of a machine that is not slow.
     pub fn command(&self, place: Place, args: &[String]) -> Command {
         let mut command = Command::new("timeout");
         // A victim is to stay for as long as the cases run.
-        command.args(["--foreground", "--kill-after=2", if args[0] == "victim" { "300" } else { "40" }]);
+        let most = if args[0] == "victim" { stay() } else { 40 * slowness() };
+        command.args(["--foreground", "--kill-after=2", &most.to_string()]);
         let slice = match place {
             Place::Capsule => Some(ATTACKER),
             Place::Neighbour => Some(NEIGHBOUR),
