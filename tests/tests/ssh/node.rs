@@ -164,7 +164,6 @@ pub fn client_options(key: &Path) -> Vec<String> {
     options.push(key.display().to_string());
     for option in [
         "IdentitiesOnly=yes",
-        "IdentityAgent=none",
         "StrictHostKeyChecking=no",
         "UserKnownHostsFile=/dev/null",
         "LogLevel=ERROR",
