@@ -33,8 +33,10 @@ cat >$hooks/start <<'END'
 #!/bin/bash
 cd && echo >>starts
 for signal in HUP INT QUIT USR1 USR2 TERM CONT; do trap "echo $signal >>signals" $signal; done
+# When the kernel started it: a beat of the boot before may have the same PID.
+read -ra stat </proc/$$/stat
 for ((beat = 1; ; beat++)); do
-    echo $$ $beat >beat.new && mv beat.new beat
+    echo $$ ${stat[21]} $beat >beat.new && mv beat.new beat
     sleep 5
 done
 END
@@ -56,9 +58,9 @@ for slice in json.loads(subprocess.check_output(["plab", "status", "--json"]))["
     home = f"/var/lib/planetlab/slices/{name}/home/{name}/"
     if init is None or not os.path.exists(home + "beat"):
         continue
-    inside, beat = open(home + "beat").read().split()
+    inside, since, beat = open(home + "beat").read().split()
     children = open(f"/proc/{init}/task/{init}/children").read().split()
-    service = [c for c in children if f"NSpid:\t{c}\t{inside}\n" in open(f"/proc/{c}/status").read()]
+    service = [c for c in children if f"NSpid:\t{c}\t{inside}\n" in open(f"/proc/{c}/status").read() and born(c)[1] == int(since)]
     if not service:
         continue
     lives[name] = dict(state=slice["state"], init=born(init), service=born(service[0]), beat=int(beat),
