@@ -5,7 +5,6 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use plab_tests::binary;
 use serde_json::Value;
 
 /// One machine at a time: its CPUs are emulated.
@@ -27,39 +26,6 @@ done
 echo 'exec sleep infinity' >> $control/start
 chmod 755 $control/*
 "#;
-
-/// The programs of this build, as services, where the image does not bring the package.
-const UNITS: &str = r#"
-[ -e /usr/lib/systemd/system/plabd.service ] && exit
-cat > /etc/systemd/system/plabd.service <<'END'
-[Unit]
-RequiresMountsFor=/var/lib/planetlab
-[Service]
-Type=notify
-ExecStart=/usr/local/sbin/plabd
-Restart=always
-RestartSec=1s
-KillMode=process
-Delegate=yes
-[Install]
-WantedBy=multi-user.target
-END
-cat > /etc/systemd/system/planetlab-drain.service <<'END'
-[Unit]
-After=plabd.service
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/true
-ExecStop=/usr/local/sbin/plab drain --for-shutdown
-[Install]
-WantedBy=multi-user.target
-END
-systemctl enable --quiet plabd planetlab-drain
-"#;
-
-/// Emulated on a busy machine, a disk takes longer to be found than a node's unit waits for it.
-const PATIENCE: &str = "sed -i 's/device-timeout=[0-9]*s/device-timeout=900s/' /etc/fstab";
 
 /// A flag file decides whether the node's address is there after a boot.
 const NETWORK: &str = r#"
@@ -94,27 +60,20 @@ fn script() -> PathBuf {
 }
 
 impl Machine {
-    /// A new machine with this build's node on it, running, with further lines in its node file.
+    /// A new machine, with the package that the image was made with, running, with further lines in its node file.
     pub fn new(name: &str, node_file: &str, qemu: &[&str]) -> Self {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let machine = Self { name: format!("reboots-{name}"), _one: one };
         machine.node(&["rm"], &[]);
         machine.boot(None, qemu);
-        machine.run("systemctl stop plabd 2> /dev/null; mkdir -p /etc/planetlab/slices.d");
-        let stripped = std::env::temp_dir().join(format!("plab-reboots-{}", std::process::id()));
-        std::fs::create_dir_all(&stripped).expect("mkdir");
-        for program in ["plabd", "plab", "capsule-init"] {
-            let to = stripped.join(program);
-            let done = Command::new("strip").args(["-g", "-o"]).arg(&to).arg(binary(program)).status();
-            assert!(done.expect("strip").success());
-            assert!(machine.node(&["put"], &[to.to_str().expect("UTF-8"), "/usr/local/sbin/"]).ok);
-        }
-        std::fs::remove_dir_all(&stripped).expect("remove");
-        for part in [SKELETON, UNITS, NETWORK, PATIENCE] {
+        machine.run("systemctl stop plabd");
+        for part in [SKELETON, NETWORK] {
             machine.run(part);
         }
         machine.put("/etc/planetlab/node.toml", &format!("{NODE_FILE}{node_file}"));
-        machine.run("touch /etc/test-network; systemctl daemon-reload; systemctl start test-address plabd planetlab-drain; sync");
+        machine.run(
+            "touch /etc/test-network; systemctl daemon-reload; systemctl start test-address plabd; sync",
+        );
         machine.await_plabd();
         machine
     }

@@ -1,24 +1,10 @@
 //! Which key opened what, and what becomes of it when the key goes.
 
-use std::io::Read;
 use std::process::{Child, Command, Stdio};
 
 use plab_tests::{eventually, eventually_or};
 
-use crate::node::{Key, Slice, Stage, client_options, events, output, outside, port, sessions};
-
-/// A login that stays.
-fn stay(slice: &Slice, key: &Key, options: &[&str]) -> Child {
-    let mut child = slice
-        .ssh(key, options)
-        .arg("echo in; exec sleep 1000")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("start ssh");
-    child.stdout.as_mut().expect("piped").read_exact(&mut [0; 3]).expect("it runs");
-    child
-}
+use crate::node::{Slice, Stage, client_options, events, output, outside, port, sessions};
 
 fn await_end(child: &mut Child) {
     let status = eventually("ssh ends", || child.try_wait().expect("wait"));
@@ -30,7 +16,7 @@ fn each_session_tells_its_key() {
     let stage = Stage::new("who");
     let (alice, bob, eve) = (stage.key("alice"), stage.key("bob"), stage.key("eve"));
     let slice = Slice::define("sshtest_who", &[&alice, &bob], "");
-    let mut both = [stay(&slice, &alice, &[]), stay(&slice, &bob, &[])];
+    let mut both = [slice.stay(&alice, &[]), slice.stay(&bob, &[])];
     let open = sessions(&slice.name);
     for (session, key, comment) in [(&open[0], &alice, "alice"), (&open[1], &bob, "bob")] {
         assert_eq!(session["login"]["key"], key.fingerprint.as_str());
@@ -73,10 +59,10 @@ fn a_removed_key_ends_its_connections_and_no_other() {
     eventually("the master is there", || {
         (output(slice.ssh(&alice, &["-o", &control, "-O", "check"]).arg("x")).code == 0).then_some(())
     });
-    let mut over = stay(&slice, &alice, &["-o", &control]);
+    let mut over = slice.stay(&alice, &["-o", &control]);
     let mut idle = slice.ssh(&alice, &["-N"]).spawn().expect("start ssh");
-    let mut plain = stay(&slice, &alice, &[]);
-    let mut stays = stay(&slice, &bob, &[]);
+    let mut plain = slice.stay(&alice, &[]);
+    let mut stays = slice.stay(&bob, &[]);
     let connections = |count: usize| {
         eventually_or(
             || {
@@ -111,7 +97,7 @@ fn a_removed_key_ends_its_connections_and_no_other() {
     assert_eq!(outside(slice.uid()), []);
     assert_eq!(slice.run(&bob, "true").code, 255);
     slice.change(&[&bob], "");
-    let mut stays = stay(&slice, &bob, &[]);
+    let mut stays = slice.stay(&bob, &[]);
     let uid = slice.uid();
     drop(slice);
     await_end(&mut stays);

@@ -1,9 +1,9 @@
 //! The node that is installed here, slices for a test, and ssh to them.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use plab_tests::Output;
@@ -139,6 +139,19 @@ impl Slice {
         command.args(client_options(&key.file)).args(["-p", &port()]).args(options);
         command.arg(format!("{}@127.0.0.1", self.name));
         command
+    }
+
+    /// A login that runs a command and stays.
+    pub fn stay(&self, key: &Key, options: &[&str]) -> Child {
+        let mut child = self
+            .ssh(key, options)
+            .arg("echo in; exec sleep 1000")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("start ssh");
+        child.stdout.as_mut().expect("piped").read_exact(&mut [0; 3]).expect("it runs");
+        child
     }
 
     /// Runs a command line by ssh.
