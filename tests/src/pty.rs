@@ -112,6 +112,24 @@ impl Pty {
         resize(&self.master, rows, cols);
     }
 
+    /// Has the shell in it run a program that tells of each change of size, changes the size, and interrupts the program.
+    ///
+    /// # Panics
+    /// The new size is not told, or Ctrl-C ends nothing.
+    pub fn expect_size_and_interrupt(&mut self) {
+        // One process, so that Ctrl-C has one to end.
+        self.type_in(
+            "python3 -c \"import os, signal, time; signal.signal(28, lambda *a: print('now', \
+             *os.get_terminal_size(), flush=True)); print('liste' + 'ning', flush=True); time.sleep(1000)\"\n",
+        );
+        self.await_shown("listening");
+        self.resize(40, 120);
+        self.await_shown("now 120 40");
+        self.type_in("\u{3}");
+        self.type_in("echo in''terrupted\n");
+        self.await_shown("interrupted");
+    }
+
     /// Waits for `plab` to end; returns its exit status (128 and the signal's number if one ended it) and all that
     /// was shown.
     ///

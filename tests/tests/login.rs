@@ -154,17 +154,7 @@ fn a_terminal_is_the_capsules_own() {
         }
     }
     assert!(looked_at >= 3, "the shell's three descriptors");
-    // One process that tells of each change of size, so that Ctrl-C has one to end.
-    terminal.type_in(
-        "python3 -c \"import os, signal, time; signal.signal(28, lambda *a: print('now', *os.get_terminal_size(), \
-         flush=True)); print('liste' + 'ning', flush=True); time.sleep(1000)\"\n",
-    );
-    terminal.await_shown("listening");
-    terminal.resize(40, 120);
-    terminal.await_shown("now 120 40");
-    terminal.type_in("\u{3}");
-    terminal.type_in("echo in''terrupted\n");
-    terminal.await_shown("interrupted");
+    terminal.expect_size_and_interrupt();
     terminal.type_in("sleep 1000\n");
     let asleep = || node.exec("site_a", &["ps", "-o", "stat=,args=", "-C", "sleep"]).stdout;
     eventually_or(

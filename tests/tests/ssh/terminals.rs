@@ -24,17 +24,7 @@ fn a_login_has_a_terminal_of_the_capsules() {
     }
     let open = sessions(&slice.name);
     assert_eq!((open.len(), open[0]["tty"].as_bool()), (1, Some(true)));
-    // One process that tells of each change of size, so that Ctrl-C has one to end.
-    terminal.type_in(
-        "python3 -c \"import os, signal, time; signal.signal(28, lambda *a: print('now', *os.get_terminal_size(), \
-         flush=True)); print('liste' + 'ning', flush=True); time.sleep(1000)\"\n",
-    );
-    terminal.await_shown("listening");
-    terminal.resize(40, 120);
-    terminal.await_shown("now 120 40");
-    terminal.type_in("\u{3}");
-    terminal.type_in("echo in''terrupted\n");
-    terminal.await_shown("interrupted");
+    terminal.expect_size_and_interrupt();
     terminal.type_in("sleep 1000\n");
     eventually("it sleeps in the foreground", || {
         let ask = crate::node::plab(&["exec", &slice.name, "--", "ps", "-o", "stat=", "-C", "sleep"]);
