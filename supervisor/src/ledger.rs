@@ -6,31 +6,24 @@
 //! acceptances cost few syncs; nobody is answered before the commit is on disk.
 
 pub mod boots;
+mod events;
+mod schema;
 
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use plab_config::UidRange;
-use plab_protocol::control::{Event, Severity};
+use plab_protocol::control::Event;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::{oneshot, watch};
 
-/// Events kept of each slice, and of the node itself; older ones are deleted. A number for each, so that a slice that
-/// makes many (it can: hooks that fail, commands) pushes out nobody's but its own.
-const KEPT_OF_SLICE: u32 = 1000;
-const KEPT_OF_NODE: u32 = 20_000;
-
-/// Events that wait for a full disk to have space again; what is more is lost to the ledger.
-const BACKLOG: usize = 1000;
+use self::schema::{OpenError, SCHEMA, connect};
 
 /// How long requests that were only noted are gathered into one transaction: a slice's commands come by the hundred,
 /// and the audit trail has had them already. What a `kill -9` of plabd can cost of them.
 const GATHER: Duration = Duration::from_millis(50);
-
-/// The version of the tables below.
-const SCHEMA: i64 = 2;
 
 /// Writes taken into one transaction at the most.
 const BATCH: usize = 512;
@@ -273,112 +266,6 @@ impl Ledger {
     pub async fn unset_meta(&self, key: &'static str) -> Result<(), LedgerError> {
         self.run(true, move |db| db.execute("DELETE FROM meta WHERE key = ?1", [key]).map(drop)).await
     }
-
-    /// The highest event number; 0 if there is none.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn last_event(&self) -> Result<u64, LedgerError> {
-        self.run(false, |db| {
-            db.query_row("SELECT COALESCE(MAX(seq), 0) FROM events", [], |row| unsigned(row, 0))
-        })
-        .await
-    }
-
-    /// The first `limit` events after `since`, oldest first.
-    ///
-    /// # Errors
-    /// The ledger cannot be read.
-    pub async fn events(
-        &self,
-        since: u64,
-        slice: Option<String>,
-        limit: u32,
-    ) -> Result<Vec<Event>, LedgerError> {
-        self.run(false, move |db| {
-            db.prepare_cached(
-                "SELECT seq, time, slice, kind, severity, message FROM events
-                     WHERE seq > ?1 AND (?2 IS NULL OR slice = ?2) ORDER BY seq LIMIT ?3",
-            )?
-            .query_map(params![since.cast_signed(), slice, limit], event_row)?
-            .collect()
-        })
-        .await
-    }
-
-    /// Writes an event with the next batch; nobody waits for it. What cannot be written waits for
-    /// [`Self::append_backlog`].
-    pub fn append(&self, event: Event) {
-        let backlog = Arc::clone(&self.backlog);
-        let awaited = !matches!(event.kind.as_str(), "request" | "session-opened" | "session-closed");
-        let work: Work = Box::new(move |db| {
-            let written = append(db, &event);
-            Box::new(move |committed| {
-                if let Err(error) = written.map_err(|error| error.to_string()).and(committed) {
-                    let mut backlog = backlog.lock().unwrap_or_else(PoisonError::into_inner);
-                    if backlog.len() < BACKLOG {
-                        backlog.push_back(event);
-                    } else {
-                        tracing::error!(event = event.seq, error, "event not kept");
-                    }
-                }
-            })
-        });
-        // Closed only while plabd ends.
-        self.jobs.send(Job { awaited, durable: false, work }).ok();
-    }
-
-    /// Writes the events that could not be written.
-    pub fn append_backlog(&self) {
-        let waiting = std::mem::take(&mut *self.backlog.lock().unwrap_or_else(PoisonError::into_inner));
-        waiting.into_iter().for_each(|event| self.append(event));
-    }
-}
-
-enum OpenError {
-    Sqlite(rusqlite::Error),
-    Newer(i64),
-}
-
-impl From<rusqlite::Error> for OpenError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
-
-fn connect(path: &Path) -> Result<Connection, OpenError> {
-    let connection = Connection::open(path)?;
-    // plabd is the only one that opens it, so the index of the journal can be in memory and needs no file: a ledger on
-    // a full disk can still be read.
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    // Pages: the ledger is small, and plabd's memory is everybody's.
-    connection.pragma_update(None, "cache_size", -512)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if version > SCHEMA {
-        return Err(OpenError::Newer(version));
-    }
-    if version == SCHEMA {
-        // Nothing is written that is there already: the disk may be full.
-        return Ok(connection);
-    }
-    connection.execute_batch(&format!(
-        "BEGIN;
-         CREATE TABLE IF NOT EXISTS slices (
-             name TEXT PRIMARY KEY, uid INTEGER NOT NULL UNIQUE, definition TEXT NOT NULL, source TEXT NOT NULL,
-             configured INTEGER NOT NULL DEFAULT 0, removing INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-         CREATE TABLE IF NOT EXISTS events (
-             seq INTEGER PRIMARY KEY, time TEXT NOT NULL, slice TEXT, kind TEXT NOT NULL,
-             severity TEXT NOT NULL, message TEXT NOT NULL);
-         CREATE INDEX IF NOT EXISTS events_of_slice ON events (slice, seq);
-         {}
-         PRAGMA user_version = {SCHEMA};
-         COMMIT;",
-        boots::TABLES
-    ))?;
-    Ok(connection)
 }
 
 fn serve(connection: &Connection, inbox: &mpsc::Receiver<Job>, trouble: &watch::Sender<Option<Trouble>>) {
@@ -468,56 +355,15 @@ fn free_uid(db: &Connection, range: UidRange) -> rusqlite::Result<Option<u32>> {
     Ok(None)
 }
 
-fn append(db: &Connection, event: &Event) -> rusqlite::Result<()> {
-    let severity = match event.severity {
-        Severity::Info => "info",
-        Severity::Notice => "notice",
-        Severity::Warning => "warning",
-        Severity::Error => "error",
-    };
-    db.prepare_cached("INSERT OR REPLACE INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?.execute(params![
-        event.seq.cast_signed(),
-        event.time,
-        event.slice,
-        event.kind,
-        severity,
-        event.message
-    ])?;
-    // Not at each event: a few too many do no harm.
-    if event.seq.is_multiple_of(16) {
-        let kept = if event.slice.is_some() { KEPT_OF_SLICE } else { KEPT_OF_NODE };
-        db.prepare_cached(
-            "DELETE FROM events WHERE slice IS ?1 AND seq <=
-             (SELECT seq FROM events WHERE slice IS ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
-        )?
-        .execute(params![event.slice, kept])?;
-    }
-    Ok(())
-}
-
-fn event_row(row: &Row<'_>) -> rusqlite::Result<Event> {
-    let severity: String = row.get(4)?;
-    Ok(Event {
-        seq: unsigned(row, 0)?,
-        time: row.get(1)?,
-        slice: row.get(2)?,
-        kind: row.get(3)?,
-        severity: match severity.as_str() {
-            "info" => Severity::Info,
-            "notice" => Severity::Notice,
-            "warning" => Severity::Warning,
-            _ => Severity::Error,
-        },
-        message: row.get(5)?,
-    })
-}
-
 fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(i64::cast_unsigned)
 }
 
 #[cfg(test)]
 mod tests {
+    use plab_protocol::control::Severity;
+
+    use super::events::KEPT_OF_SLICE;
     use super::*;
 
     struct TempFile(std::path::PathBuf);
