@@ -2,6 +2,9 @@
 //!
 //! Made as the slice, before its own rules shut the skeleton out: what the slice's UID may not read is not copied,
 //! and what is copied counts as the slice's.
+//!
+//! The slice is set up once: a power cut must leave it with all of the copy or with none that counts. So a mark stands in
+//! the home from before the first file until all of them are on disk, and a copy that was cut short is made again.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -9,7 +12,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, fstat, mkdirat, openat, readlinkat, statat, symlinkat,
+    AtFlags, Dir, FileType, Mode, OFlags, fstat, fsync, mkdirat, mknodat, openat, readlinkat, statat,
+    symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 
@@ -18,13 +22,38 @@ use crate::error::{KernelError, Tried};
 /// Directories within directories.
 const DEPTH: usize = 16;
 
-/// Copies `skel` into `home` if that is empty: a slice that has its files keeps them as they are.
+/// Stands in a home that is being filled. A slice that makes one itself has files overwritten that are its own.
+const UNFINISHED: &CStr = c".skel-unfinished";
+
+/// Copies `skel` into `home` if that is empty, or if a copy was begun and not finished: a slice that has its files keeps
+/// them as they are.
 pub(super) fn populate(skel: &OwnedFd, home: &OwnedFd) -> Result<(), KernelError> {
-    if is_empty(home.as_fd()).tried("list", "the slice's home")? {
-        copy_directory(skel.as_fd(), home.as_fd(), DEPTH)
-            .tried("copy the node's skeleton to", "the slice's home")?;
+    let (skel, home) = (skel.as_fd(), home.as_fd());
+    let due = is_unfinished(home).and_then(|unfinished| Ok(unfinished || is_empty(home)?));
+    if due.tried("list", "the slice's home")? && !is_empty(skel).tried("list", "the node's skeleton")? {
+        copy(skel, home).tried("copy the node's skeleton to", "the slice's home")?;
     }
     Ok(())
+}
+
+fn copy(skel: BorrowedFd<'_>, home: BorrowedFd<'_>) -> io::Result<()> {
+    // Not opened if it is there: it may be a FIFO.
+    match mknodat(home, UNFINISHED, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    fsync(home)?;
+    copy_directory(skel, home, DEPTH)?;
+    unlinkat(home, UNFINISHED, AtFlags::empty())?;
+    Ok(fsync(home)?)
+}
+
+fn is_unfinished(home: BorrowedFd<'_>) -> Result<bool, Errno> {
+    match statat(home, UNFINISHED, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile),
+        Err(Errno::NOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn is_empty(directory: BorrowedFd<'_>) -> Result<bool, Errno> {
@@ -51,7 +80,10 @@ fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io:
         let mode = Mode::from_raw_mode(stat.st_mode & 0o777);
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory if depth > 0 => {
-                mkdirat(to, name, mode | Mode::RWXU)?;
+                match mkdirat(to, name, mode | Mode::RWXU) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(error) => return Err(error.into()),
+                }
                 let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let inner = openat(from, name, flags, Mode::empty())?;
                 let made = openat(to, name, flags, Mode::empty())?;
@@ -60,16 +92,103 @@ fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>, depth: usize) -> io:
             FileType::RegularFile => {
                 let source =
                     openat(from, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                let copy = openat(to, name, flags, mode | Mode::WUSR | Mode::RUSR)?;
                 if FileType::from_raw_mode(fstat(&source)?.st_mode) == FileType::RegularFile {
-                    io::copy(&mut File::from(source), &mut File::from(copy))?;
+                    remove(to, name)?;
+                    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                    let mut copy = File::from(openat(to, name, flags, mode | Mode::WUSR | Mode::RUSR)?);
+                    io::copy(&mut File::from(source), &mut copy)?;
+                    copy.sync_all()?;
                 }
             }
-            FileType::Symlink => symlinkat(readlinkat(from, name, Vec::new())?, to, name)?,
+            FileType::Symlink => {
+                remove(to, name)?;
+                symlinkat(readlinkat(from, name, Vec::new())?, to, name)?;
+            }
             // Nothing else belongs into a skeleton.
             _ => {}
         }
     }
-    Ok(())
+    Ok(fsync(to)?)
+}
+
+/// What an earlier copy left under this name goes.
+fn remove(from: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+    match unlinkat(from, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, read, read_dir, write};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+
+    struct Top(PathBuf);
+
+    impl Top {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("plab-skel-{name}-{}", std::process::id())))
+        }
+    }
+
+    impl Drop for Top {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).ok();
+        }
+    }
+
+    fn open(path: &Path) -> OwnedFd {
+        fs::create_dir_all(path).expect("mkdir");
+        File::open(path).expect("open").into()
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let entries = read_dir(path).expect("read").map(|entry| entry.expect("entry").file_name());
+        let mut names: Vec<String> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_copy_that_was_cut_short_is_made_again_and_a_finished_one_is_not() {
+        let top = Top::new("cut");
+        let (skel, home) = (top.0.join("skel"), top.0.join("home"));
+        let (skel_fd, home_fd) = (open(&skel), open(&home));
+        fs::create_dir(skel.join("control")).expect("mkdir");
+        write(skel.join("control/start"), "#!/bin/sh\n").expect("write");
+        fs::set_permissions(skel.join("control/start"), fs::Permissions::from_mode(0o755)).expect("chmod");
+        std::os::unix::fs::symlink("control/start", skel.join("link")).expect("symlink");
+
+        // What a power cut can leave: the mark, a link, a file whose bytes never came.
+        write(home.join(".skel-unfinished"), "").expect("write");
+        fs::create_dir(home.join("control")).expect("mkdir");
+        write(home.join("control/start"), "").expect("write");
+        std::os::unix::fs::symlink("control/start", home.join("link")).expect("symlink");
+        populate(&skel_fd, &home_fd).expect("populate");
+        assert_eq!(names(&home), ["control", "link"]);
+        assert_eq!(read(home.join("link")).expect("read"), b"#!/bin/sh\n");
+        let mode = fs::metadata(home.join("control/start")).expect("stat").permissions().mode();
+        assert_eq!(mode & 0o777, 0o755);
+
+        // Without the mark it is the slice's own.
+        write(home.join("control/start"), "mine").expect("write");
+        fs::remove_file(home.join("link")).expect("rm");
+        populate(&skel_fd, &home_fd).expect("populate");
+        assert_eq!(
+            (names(&home), read(home.join("control/start")).expect("read")),
+            (vec!["control".to_owned()], b"mine".to_vec())
+        );
+    }
+
+    #[test]
+    fn an_empty_home_stays_empty_without_a_skeleton() {
+        let top = Top::new("empty");
+        let home = top.0.join("home");
+        populate(&open(&top.0.join("skel")), &open(&home)).expect("populate");
+        assert_eq!(names(&home), Vec::<String>::new());
+    }
 }

@@ -212,6 +212,7 @@ impl Task {
         self.account = None;
         self.node.ledger.forget(self.slice.name.clone()).await.map_err(|error| error.to_string())?;
         self.row = None;
+        self.syncing = None;
         self.accepted = None;
         self.failures = 0;
         self.tell("slice-removed", Severity::Info, "capsule and storage are gone");

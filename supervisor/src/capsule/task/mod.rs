@@ -4,6 +4,7 @@
 //! not finish is found by the next plabd in the ledger, the cgroup or the capsule-init's own word, and finished.
 
 mod account;
+mod configured;
 mod fall;
 mod freezer;
 mod rise;
@@ -14,11 +15,13 @@ use std::time::Duration;
 
 use plab_config::Definition;
 use plab_protocol::control::{ErrorCode, Severity, SliceState};
+use plab_sandbox::KernelError;
 use plab_sandbox::message::FromInit;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use self::configured::Syncing;
 use super::link::Link;
 use crate::ledger::SliceRow;
 use crate::node::Node;
@@ -75,6 +78,8 @@ pub struct Task {
     /// Set when nothing is to be tried before this time or a change.
     hold: Option<Hold>,
     failures: u32,
+    /// What its `configure` made is being written to disk.
+    syncing: Option<Syncing>,
     /// Told when the clock was set, or capsules may be made.
     world: watch::Receiver<()>,
 }
@@ -96,6 +101,7 @@ enum Wake {
     LinkDue,
     StatusDue,
     StartDue,
+    Synced(Result<(), KernelError>),
     Time,
     World,
 }
@@ -121,6 +127,7 @@ impl Task {
             up: None,
             hold: None,
             failures: 0,
+            syncing: None,
             world,
         }
     }
@@ -238,6 +245,7 @@ impl Task {
             Wake::OutOfMemory => self.out_of_memory(),
             Wake::StatusDue => self.ask_status(),
             Wake::StartDue => self.start_again(),
+            Wake::Synced(synced) => self.synced(synced).await,
             Wake::Command(command) => self.obey(command).await,
         }
     }
@@ -267,6 +275,7 @@ impl Task {
             () = until(up.and_then(|up| up.relink)) => Wake::LinkDue,
             () = until(up.and_then(|up| up.next_status)) => Wake::StatusDue,
             () = until(up.and_then(|up| up.next_start)) => Wake::StartDue,
+            synced = configured::end_of(&mut self.syncing) => Wake::Synced(synced),
             () = until(time) => Wake::Time,
         }
     }

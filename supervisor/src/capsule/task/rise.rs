@@ -60,7 +60,7 @@ impl Task {
     /// Makes the capsule.
     pub(super) async fn start(&mut self, definition: &Rc<Definition>) {
         self.slice.set(SliceState::Starting, None);
-        let configured = self.row.as_ref().is_some_and(|row| row.configured);
+        let configured = self.is_configured();
         let (machine, wanted, uid) =
             (Arc::clone(&self.node.machine), Definition::clone(definition), self.uid());
         let born =

@@ -80,10 +80,7 @@ impl Task {
         for (kind, severity, message) in news {
             self.tell(kind, severity, message);
         }
-        let configured = state
-            .hooks
-            .get(&Hook::Configure)
-            .is_some_and(|configure| configure.outcome.as_ref().is_some_and(HookOutcome::is_success));
+        self.see_configured(&state);
         let status = state.present.contains(&Hook::Status);
         self.start_again_if_asked(&state);
         // While it runs again, its last verdict stands.
@@ -94,15 +91,6 @@ impl Task {
         }
         *self.slice.born.borrow_mut() = Some(state.birthmark.clone());
         *self.slice.said.borrow_mut() = Some(state);
-        if configured
-            && let Some(row) = &mut self.row
-            && !row.configured
-        {
-            match self.node.ledger.set_configured(row.name.clone()).await {
-                Ok(()) => row.configured = true,
-                Err(error) => self.tell("ledger-failed", Severity::Error, error.to_string()),
-            }
-        }
         if let Some(up) = &mut self.up {
             up.next_status = match (status, up.next_status) {
                 (false, _) => None,
