@@ -16,7 +16,7 @@ STRESS_ARGS ?=
 as_root = @[ "$$(id -u)" = 0 ] || { \
     printf 'make %s: capsules are made as root; run: sudo env "PATH=$$PATH" make %s\n' $@ $@ >&2; exit 1; }
 
-.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host test-node test-package image \
+.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host test-node test-machines image \
     vm lint bench stress man deb clean
 
 help: ## List the targets
@@ -79,9 +79,11 @@ vm: ## Build the node image, boot it under QEMU, open a shell in it (root)
 	@$(MAKE) --no-print-directory image
 	@tests/vm/shell
 
-test-package: ## The Debian package in a virtual machine, under systemd (root, after make build and the node image)
+# As slow as emulated CPUs are beside other work.
+test-machines: ## What happens to a node as a whole: power, clocks, boots, the package's life (root, after make image)
 	$(as_root)
-	PLAB_TEST_SLOW=$${PLAB_TEST_SLOW:-10} $(CARGO) test -p plab-tests --features vm --test package -- --nocapture
+	PLAB_TEST_SLOW=$${PLAB_TEST_SLOW:-10} $(CARGO) test -p plab-tests --features vm --test reboots --test package \
+	    $(TEST_ARGS) -- --nocapture
 
 lint: ## Formatting, clippy and shellcheck; warnings are errors
 	$(CARGO) fmt --all --check

@@ -2,13 +2,15 @@
 
 pub mod leftovers;
 pub mod login;
+pub mod machine;
 pub mod measure;
 pub mod node;
 pub mod pty;
 pub mod slices;
 pub mod wait;
 
+pub use machine::Machine;
 pub use node::{Output, TestNode, binary};
 pub use pty::Pty;
 pub use slices::Neighbour;
-pub use wait::{eventually, eventually_or, slowness};
+pub use wait::{eventually, eventually_or, patience, slowness};

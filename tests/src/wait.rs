@@ -16,7 +16,8 @@ pub fn slowness() -> u32 {
     std::env::var(SLOW).map_or(1, |slow| slow.parse().expect("PLAB_TEST_SLOW is a whole number"))
 }
 
-fn never() -> Duration {
+/// How long anything may take here before it is taken for never.
+pub fn patience() -> Duration {
     NEVER * slowness()
 }
 
@@ -33,7 +34,7 @@ pub fn eventually<T>(why: &str, what: impl FnMut() -> Option<T>) -> T {
 /// # Panics
 /// It did not come true.
 pub fn eventually_or<T>(mut what: impl FnMut() -> Option<T>, why: impl FnOnce() -> String) -> T {
-    let (begun, never) = (Instant::now(), never());
+    let (begun, never) = (Instant::now(), patience());
     loop {
         if let Some(value) = what() {
             return value;

@@ -1,21 +1,22 @@
 //! The Debian package on a machine of its own, under a real systemd: what an administrator does to a node, and that no
 //! slice notices what it is not to notice. Driven from outside, because the machine goes down in between.
 //!
-//! Only built with the feature `vm` (`make test-package`): it needs the node image and takes many minutes.
+//! Only built with the feature `vm` (`make test-machines`): it needs the node image and takes many minutes.
 
-mod machine;
 mod slices;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use machine::Machine;
-use plab_tests::{eventually, eventually_or};
+use plab_tests::Machine;
 use slices::{Lives, all_live, make, undisturbed};
 
 /// How many services must not notice; `PLAB_TEST_SLICES` makes a quicker round.
 const SLICES: usize = 100;
+
+/// The machine's memory in MiB.
+const MEMORY: u32 = 3072;
 
 /// A package of the programs that were built, under a version that ends in this.
 fn package(suffix: &str) -> PathBuf {
@@ -34,23 +35,20 @@ fn earlier() -> PathBuf {
 fn install(machine: &Machine, package: &Path) {
     machine.put(package);
     let name = package.file_name().expect("named").to_string_lossy();
-    machine.sh(&format!("DEBIAN_FRONTEND=noninteractive dpkg -i /root/{name} 2>&1"));
+    machine.run(&format!("DEBIAN_FRONTEND=noninteractive dpkg -i /root/{name} 2>&1"));
 }
 
 fn main_pid(machine: &Machine, unit: &str) -> String {
-    machine.sh(&format!("systemctl show -p MainPID --value {unit}")).trim().to_owned()
+    machine.run(&format!("systemctl show -p MainPID --value {unit}")).to_owned()
 }
 
 /// Waits until systemd has a plabd that is ready and is not the one with this PID.
 fn another_plabd(machine: &Machine, former: &str) {
-    eventually_or(
-        || {
-            let now = main_pid(machine, "plabd");
-            let ready = machine.try_sh("systemctl is-active --quiet plabd").status.success();
-            (ready && now != "0" && now != former).then_some(())
-        },
-        || machine.sh("systemctl status --no-pager plabd"),
-    );
+    machine.eventually("there is another plabd", || {
+        let now = main_pid(machine, "plabd");
+        let ready = machine.try_run("systemctl is-active --quiet plabd").ok;
+        (ready && now != "0" && now != former).then_some(())
+    });
 }
 
 /// Does something that brings another plabd, and that no slice is to notice.
@@ -78,7 +76,7 @@ fn stopped_in_order(machine: &Machine, what: &str, before: &Lives) -> Lives {
 /// All that a package could leave: every path but those that live with the machine, and what of processes, cgroups,
 /// units and users there is.
 fn traces(machine: &Machine) -> Vec<String> {
-    let listing = machine.sh(
+    let listing = machine.run(
         "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /root -o -path /var/log -o -path /var/cache \
              -o -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /var/lib/chrony -o -path /var/lib/dhcpcd \
              -o -path /var/tmp -o -path /boot -o -name __pycache__ \\) -prune -o -print
@@ -100,69 +98,74 @@ fn traces(machine: &Machine) -> Vec<String> {
 fn the_life_of_a_node() {
     let count =
         std::env::var("PLAB_TEST_SLICES").map_or(SLICES, |text| text.parse().expect("a number of slices"));
-    let machine = Machine::start("package");
+    let machine = Machine::new("package", MEMORY, &[]);
     let clean = traces(&machine);
     let (before, current) = (earlier(), package(""));
 
     install(&machine, &before);
-    machine.sh("systemctl is-active planetlab.target planetlab-capsules plabd planetlab-drain");
-    machine.sh("plab check && plab init --stdout | grep -q '^name = '");
-    let refused = machine.try_sh("plab init");
-    assert_eq!(refused.status.code(), Some(1), "the node file was written when the package was installed");
+    // Its network has no way out, for which the slices of a boot would wait.
+    machine.run(
+        "printf '\\n[boot]\\nnetwork_wait = \"5s\"\\n' >> /etc/planetlab/node.toml; systemctl restart plabd",
+    );
+    machine.run("systemctl is-active planetlab.target planetlab-capsules plabd planetlab-drain");
+    machine.run("plab check && plab init --stdout | grep -q '^name = '");
+    let refused = machine.try_run("plab init");
+    assert_eq!(refused.status, Some(1), "the node file was written when the package was installed");
     let lives = make(&machine, count);
     eprintln!("{count} slices run");
     inherits_nothing(&machine);
 
     unnoticed(&machine, "systemctl restart plabd", &lives, || {
-        machine.sh("systemctl restart plabd");
+        machine.run("systemctl restart plabd");
     });
     unnoticed(&machine, "an upgrade", &lives, || {
         install(&machine, &current);
-        let replaced = machine.sh("readlink /proc/[0-9]*/exe | grep -c '/capsule-init (deleted)'");
-        assert_eq!(replaced.trim(), count.to_string(), "each goes on with the capsule-init it began with");
+        let replaced = machine.run("readlink /proc/[0-9]*/exe | grep -c '/capsule-init (deleted)'");
+        assert_eq!(replaced, count.to_string(), "each goes on with the capsule-init it began with");
     });
     unnoticed(&machine, "systemctl daemon-reload and daemon-reexec", &lives, || {
-        machine.sh("systemctl daemon-reload && systemctl daemon-reexec && systemctl restart plabd");
+        machine.run("systemctl daemon-reload && systemctl daemon-reexec && systemctl restart plabd");
     });
     unnoticed(&machine, "plabd killed", &lives, || {
-        machine.sh("kill -KILL $(systemctl show -p MainPID --value plabd)");
+        machine.run("kill -KILL $(systemctl show -p MainPID --value plabd)");
     });
     unnoticed(&machine, "plabd hangs, and the watchdog", &lives, || {
-        machine.sh("kill -STOP $(systemctl show -p MainPID --value plabd)");
+        machine.run("kill -STOP $(systemctl show -p MainPID --value plabd)");
     });
-    assert!(machine.sh("journalctl -u plabd --no-pager").contains("Watchdog timeout"));
+    assert!(machine.run("journalctl -u plabd --no-pager").contains("Watchdog timeout"));
 
     machine.reboot();
     let lives = stopped_in_order(&machine, "reboot", &lives);
-    machine.power_cycle();
+    machine.off();
+    machine.boot(None, &[]);
     let lives = stopped_in_order(&machine, "power off and on", &lives);
-    machine.sh("systemctl stop planetlab.target && systemctl stop planetlab-drain plabd planetlab-capsules");
-    assert_eq!(machine.sh("ps -eo comm= | grep -cE '^(plab|capsule)' || true").trim(), "0");
-    machine.sh("test ! -e /sys/fs/cgroup/system.slice/planetlab-capsules.service");
-    machine.sh("systemctl start planetlab.target");
+    machine.run("systemctl stop planetlab.target && systemctl stop planetlab-drain plabd planetlab-capsules");
+    assert_eq!(machine.run("ps -eo comm= | grep -cE '^(plab|capsule)' || true"), "0");
+    machine.run("test ! -e /sys/fs/cgroup/system.slice/planetlab-capsules.service");
+    machine.run("systemctl start planetlab.target");
     let lives = stopped_in_order(&machine, "systemctl stop and start", &lives);
 
     unnoticed(&machine, "the holder of the cgroup killed", &lives, || {
         let holder = main_pid(&machine, "planetlab-capsules");
-        machine.sh(&format!("kill -KILL {holder}"));
-        eventually("systemd has seen it", || {
-            (!machine.try_sh("systemctl is-active --quiet planetlab-capsules").status.success()).then_some(())
+        machine.run(&format!("kill -KILL {holder}"));
+        machine.eventually("systemd has seen it", || {
+            (!machine.try_run("systemctl is-active --quiet planetlab-capsules").ok).then_some(())
         });
-        machine.sh("systemctl restart plabd");
+        machine.run("systemctl restart plabd");
     });
-    machine.sh("plab restart site_s1");
+    machine.run("plab restart site_s1");
     let lives = all_live(&machine, count);
-    machine.sh("systemctl stop planetlab.target && systemctl stop planetlab-drain plabd planetlab-capsules");
-    machine.sh("systemctl start planetlab.target");
+    machine.run("systemctl stop planetlab.target && systemctl stop planetlab-drain plabd planetlab-capsules");
+    machine.run("systemctl start planetlab.target");
     let lives = stopped_in_order(&machine, "a new holder", &lives);
-    machine.sh("systemctl is-active planetlab-capsules");
+    machine.run("systemctl is-active planetlab-capsules");
 
-    machine.sh("dpkg --remove planetlab-node 2>&1");
-    assert_eq!(machine.sh("ps -eo comm= | grep -cE '^(plab|capsule)' || true").trim(), "0");
-    machine.sh("test -e /etc/planetlab/node.toml && test -d /var/lib/planetlab/slices/site_s7/home");
+    machine.run("dpkg --remove planetlab-node 2>&1");
+    assert_eq!(machine.run("ps -eo comm= | grep -cE '^(plab|capsule)' || true"), "0");
+    machine.run("test -e /etc/planetlab/node.toml && test -d /var/lib/planetlab/slices/site_s7/home");
     install(&machine, &current);
     stopped_in_order(&machine, "remove and install", &lives);
-    let said = machine.sh("dpkg --purge planetlab-node 2>&1");
+    let said = machine.run("dpkg --purge planetlab-node 2>&1");
     assert!(said.contains(&format!("PURGING: the storage of {count} slices")), "{said}");
     let left: Vec<String> = traces(&machine).into_iter().filter(|line| !clean.contains(line)).collect();
     assert_eq!(left, Vec::<String>::new(), "left behind by a purge");
@@ -171,26 +174,23 @@ fn the_life_of_a_node() {
 
 /// What plabd has of its unit, and a capsule must not.
 fn inherits_nothing(machine: &Machine) {
-    let pid = machine.sh("pgrep -o -x capsule-init");
-    let pid = pid.trim();
-    assert_eq!(
-        machine.sh("cat /proc/$(systemctl show -p MainPID --value plabd)/oom_score_adj").trim(),
-        "-900"
-    );
-    assert_eq!(machine.sh(&format!("cat /proc/{pid}/oom_score_adj")).trim(), "0");
-    assert_eq!(machine.sh("plab exec site_s1 -- cat /proc/self/oom_score_adj").trim(), "0");
+    let pid = machine.run("pgrep -o -x capsule-init");
+    assert_eq!(machine.run("cat /proc/$(systemctl show -p MainPID --value plabd)/oom_score_adj"), "-900");
+    assert_eq!(machine.run(&format!("cat /proc/{pid}/oom_score_adj")), "0");
+    assert_eq!(machine.run("plab exec site_s1 -- cat /proc/self/oom_score_adj"), "0");
     let lower = "import os; os.write(os.open(\"/proc/self/oom_score_adj\", os.O_WRONLY), b\"-1\")";
-    let back = machine.try_sh(&format!("plab exec site_s1 -- python3 -c '{lower}'"));
-    assert!(String::from_utf8_lossy(&back.stderr).contains("PermissionError"), "{back:?}");
-    let environment = machine.sh(&format!("plab exec site_s1 -- env; tr '\\0' '\\n' </proc/{pid}/environ"));
+    let back = machine.try_run(&format!("plab exec site_s1 -- python3 -c '{lower}'"));
+    assert!(back.text.contains("PermissionError"), "{}", back.text);
+    let environment = machine.run(&format!("plab exec site_s1 -- env; tr '\\0' '\\n' </proc/{pid}/environ"));
     for name in
         ["NOTIFY_SOCKET", "INVOCATION_ID", "WATCHDOG", "JOURNAL_STREAM", "CREDENTIALS", "RUNTIME_DIRECTORY"]
     {
         assert!(!environment.contains(name), "{name} is in {environment}");
     }
     // One filter is the profile's, the other the table's; none is systemd's.
-    let filters = machine.sh(&format!("sed -n 's/^Seccomp_filters:\\t//p' /proc/{pid}/status"));
-    assert_eq!(filters.trim(), "2");
+    let filters = machine.run(&format!("sed -n 's/^Seccomp_filters:\\t//p' /proc/{pid}/status"));
+    assert_eq!(filters, "2");
     // What systemd lets every capsule open of devices is enough for a terminal.
-    machine.sh("plab status --verify site_s1 && plab exec site_s1 -- python3 -c 'import pty; pty.openpty()'");
+    machine
+        .run("plab status --verify site_s1 && plab exec site_s1 -- python3 -c 'import pty; pty.openpty()'");
 }

@@ -2,10 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use plab_tests::eventually_or;
+use plab_tests::Machine;
 use serde::Deserialize;
-
-use crate::machine::Machine;
 
 /// What one slice's service can tell about its life.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -71,10 +69,10 @@ END
 
 /// Makes `count` slices and waits until each has a service that lives.
 pub fn make(machine: &Machine, count: usize) -> Lives {
-    machine.sh(SKELETON);
-    machine.sh(LOOK);
+    machine.run(SKELETON);
+    machine.run(LOOK);
     // Written aside and moved, as an administrator's tool would.
-    machine.sh(&format!(
+    machine.run(&format!(
         r#"name=$(plab status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["node"])')
         mkdir /root/slices
         for i in $(seq {count}); do
@@ -89,19 +87,16 @@ pub fn make(machine: &Machine, count: usize) -> Lives {
 /// Waits until `count` slices run and their services count.
 pub fn all_live(machine: &Machine, count: usize) -> Lives {
     let mut seen = Lives::new();
-    eventually_or(
-        || {
-            seen = look(machine)?;
-            (seen.len() == count && seen.values().all(|life| life.state == "running")).then(|| seen.clone())
-        },
-        || machine.sh("plab status; plab events | tail -n 20"),
-    )
+    machine.eventually(&format!("{count} services count"), || {
+        seen = look(machine)?;
+        (seen.len() == count && seen.values().all(|life| life.state == "running")).then(|| seen.clone())
+    })
 }
 
 /// The lives of all slices; none while plabd does not answer.
 pub fn look(machine: &Machine) -> Option<Lives> {
-    let output = machine.try_sh("python3 /root/look");
-    output.status.success().then(|| serde_json::from_slice(&output.stdout).expect("JSON"))
+    let said = machine.try_run("python3 /root/look");
+    said.ok.then(|| serde_json::from_str(&said.text).expect("JSON"))
 }
 
 /// None of the slices has noticed anything since `before`: the same processes, none started or stopped or signalled,
@@ -114,14 +109,11 @@ pub fn undisturbed(machine: &Machine, before: &Lives) {
         };
         before.iter().filter(|(name, was)| !same(name, was)).map(|(name, _)| name.clone()).collect()
     };
-    let after = eventually_or(|| look(machine), || "plabd does not answer".into());
+    let after = machine.eventually("plabd answers", || look(machine));
     assert_eq!(unlike(&after), Vec::<String>::new(), "these noticed; before: {before:#?}\nafter: {after:#?}");
-    eventually_or(
-        || {
-            let now = look(machine)?;
-            assert_eq!(unlike(&now), Vec::<String>::new(), "these noticed later");
-            before.iter().all(|(name, was)| now[name].beat > was.beat).then_some(())
-        },
-        || "not every service counts on".into(),
-    );
+    machine.eventually("every service counts on", || {
+        let now = look(machine)?;
+        assert_eq!(unlike(&now), Vec::<String>::new(), "these noticed later");
+        before.iter().all(|(name, was)| now[name].beat > was.beat).then_some(())
+    });
 }

@@ -1,40 +1,50 @@
 //! Whatever switches a node off, it comes back to its last accepted state and says what happened: reboots in order,
 //! power cuts, a panic, clocks that are wrong by years, a full disk, two days without a network.
 //!
-//! In a virtual machine: `cargo test -p plab-tests --features node --test reboots`, after `make image`.
+//! In virtual machines of their own: `make test-machines`, after `make image`.
 
-mod machine;
+mod node;
 
-use machine::Machine;
+use node::Node;
 use serde_json::Value;
 
 #[test]
 fn a_reboot_in_order_runs_stop_then_start_and_is_recorded() {
-    let machine = Machine::new("orders", "", &[]);
-    machine.define("site_a", "");
-    machine.await_ran("site_a", "start", 1);
-    assert_eq!(machine.boots()[0]["ended"], Value::Null);
+    let node = Node::new("orders", "", &[]);
+    node.define("site_a", "");
+    node.await_ran("site_a", "start", 1);
+    assert_eq!(node.boots()[0]["ended"], Value::Null);
 
-    machine.rebooted_by("plab node reboot --reason 'a test'; sleep 60");
-    machine.await_state("site_a", "running");
-    machine.await_ran("site_a", "start", 2);
-    assert_eq!((machine.ran("site_a", "stop"), machine.ran("site_a", "configure")), (1, 1));
-    let boots = machine.boots();
+    node.rebooted_by("plab node reboot --reason 'a test'; sleep 60");
+    node.await_state("site_a", "running");
+    node.await_ran("site_a", "start", 2);
+    assert_eq!((node.ran("site_a", "stop"), node.ran("site_a", "configure")), (1, 1));
+    let boots = node.boots();
     assert_eq!((boots.len(), boots[1]["ended"].as_str()), (2, Some("reboot")), "{boots:#?}");
     assert_eq!((boots[0]["network"].as_str(), boots[1]["crashes"].as_u64()), (Some("up"), Some(0)));
 
     // Not ordered through plab: the unit that drains, or plabd's own end, sees where systemd goes.
-    machine.rebooted_by("systemctl reboot; sleep 60");
-    machine.await_ran("site_a", "start", 3);
-    let boots = machine.boots();
+    node.rebooted_by("systemctl reboot; sleep 60");
+    node.await_ran("site_a", "start", 3);
+    let boots = node.boots();
     assert_eq!((boots.len(), boots[1]["ended"].as_str()), (3, Some("reboot")), "{boots:#?}");
-    assert_eq!(machine.ran("site_a", "configure"), 1);
+    assert_eq!(node.ran("site_a", "configure"), 1);
     // A crash of plabd is no boot.
-    machine.run("systemctl kill --signal=KILL --kill-whom=main plabd");
-    machine.eventually("the next plabd has begun", || {
-        (machine.try_run("plab boots -n 1").text.contains("2, crashed 1")).then_some(())
+    node.run("systemctl kill --signal=KILL --kill-whom=main plabd");
+    node.eventually("the next plabd has begun", || {
+        (node.try_run("plab boots -n 1").text.contains("2, crashed 1")).then_some(())
     });
-    assert_eq!((machine.boots().len(), machine.ran("site_a", "start")), (3, 3));
+    assert_eq!((node.boots().len(), node.ran("site_a", "start")), (3, 3));
+
+    // Planned for later, announced, and then carried out.
+    node.try_run("plab node poweroff --at +10s --reason 'a test'");
+    assert!(node.run("plab status").contains("poweroff"), "{}", node.run("plab status"));
+    node.eventually("it is off", || (!node.is_on()).then_some(()));
+    node.boot(None, &[]);
+    node.await_plabd();
+    node.await_ran("site_a", "start", 4);
+    let boots = node.boots();
+    assert_eq!((boots.len(), boots[1]["ended"].as_str()), (4, Some("poweroff")), "{boots:#?}");
 }
 
 /// Works on slices for as long as the machine has power, and says on disk what it was told is done. `site_slow` has a
@@ -54,52 +64,52 @@ done
 
 #[test]
 fn a_power_cut_at_any_moment_loses_nothing_that_was_answered_for() {
-    let machine = Machine::new("cuts", "", &[]);
-    machine.define("site_hooks", "");
-    machine.define("site_slow", "");
-    machine.put("/root/work", WORK);
-    machine.run("h=/var/lib/planetlab/slices/site_slow/home/site_slow; plab exec site_slow -- sh -c 'cat > PlanetLab-control/configure' <<< $'#!/bin/sh\necho x >> slow-ran; sync slow-ran; sleep 100000'; plab restart site_slow; sync");
-    let done = |machine: &Machine| -> usize {
-        machine.run("wc -l < /root/done 2> /dev/null || echo 0").parse().expect("a number")
+    let node = Node::new("cuts", "", &[]);
+    node.define("site_hooks", "");
+    node.define("site_slow", "");
+    node.write("/root/work", WORK);
+    node.run("h=/var/lib/planetlab/slices/site_slow/home/site_slow; plab exec site_slow -- sh -c 'cat > PlanetLab-control/configure' <<< $'#!/bin/sh\necho x >> slow-ran; sync slow-ran; sleep 100000'; plab restart site_slow; sync");
+    let done = |node: &Node| -> usize {
+        node.run("wc -l < /root/done 2> /dev/null || echo 0").parse().expect("a number")
     };
     for cut in 2..=4 {
-        let before = done(&machine);
-        machine.run(&format!("setsid bash /root/work {}00 > /root/work.log 2>&1 < /dev/null &", cut));
+        let before = done(&node);
+        node.run(&format!("setsid bash /root/work {}00 > /root/work.log 2>&1 < /dev/null &", cut));
         // In the middle of a removal, of a restart, of a creation.
-        machine.eventually("work is done", || (done(&machine) > before + cut).then_some(()));
-        machine.cut();
-        machine.boot(None, &[]);
-        machine.await_plabd();
-        let boots = machine.boots();
+        node.eventually("work is done", || (done(&node) > before + cut).then_some(()));
+        node.cut();
+        node.boot(None, &[]);
+        node.await_plabd();
+        let boots = node.boots();
         assert_eq!(boots[1]["ended"], "unclean", "{:#?}", &boots[..2]);
-        assert!(machine.await_event("booted").contains("power cut"));
-        machine.eventually("every slice is up, or gone", || {
-            let status = machine.json("status");
+        assert!(node.await_event("booted").contains("power cut"));
+        node.eventually("every slice is up, or gone", || {
+            let status = node.json("status");
             let slices = status["slices"].as_array().expect("slices").clone();
             slices.iter().all(|slice| slice["state"] == "running").then_some(())
         });
-        check_what_was_answered(&machine);
+        check_what_was_answered(&node);
     }
-    let boots = machine.boots();
+    let boots = node.boots();
     assert_eq!(boots.len(), 4, "{boots:#?}");
 }
 
-fn check_what_was_answered(machine: &Machine) {
-    let done = machine.run("cat /root/done");
+fn check_what_was_answered(node: &Node) {
+    let done = node.run("cat /root/done");
     let words: Vec<(&str, &str)> = done.lines().filter_map(|line| line.split_once(' ')).collect();
     let of = |kind: &str| {
         words.iter().filter(|(have, _)| *have == kind).map(|(_, what)| *what).collect::<Vec<_>>()
     };
     for slice in of("created") {
-        assert_eq!(machine.state(slice), "running", "{slice} was answered for\n{done}");
+        assert_eq!(node.state(slice), "running", "{slice} was answered for\n{done}");
     }
-    let stored = machine.run("ls /var/lib/planetlab/slices");
+    let stored = node.run("ls /var/lib/planetlab/slices");
     for slice in of("removed") {
-        assert_eq!(machine.state(slice), "none", "{slice} was answered for\n{done}");
+        assert_eq!(node.state(slice), "none", "{slice} was answered for\n{done}");
         assert!(!stored.lines().any(|have| have == slice), "{slice} has storage\n{stored}");
     }
     if let Some(last) = of("changed").last() {
-        let text = machine.run("cat /etc/planetlab/slices.d/site_change.toml");
+        let text = node.run("cat /etc/planetlab/slices.d/site_change.toml");
         let now: u64 = text
             .split('"')
             .find_map(|word| word.strip_suffix('M')?.parse().ok())
@@ -107,14 +117,13 @@ fn check_what_was_answered(machine: &Machine) {
         let answered: u64 = last.parse().expect("a number");
         // The cut may have come between the change and its answer.
         assert!(now == answered || now == answered + 1, "{now}, answered for {answered}");
-        machine.run("plab status site_change --verify");
+        node.run("plab status site_change --verify");
     }
     // `configure` is run until it has succeeded, never after that.
-    assert_eq!(machine.ran("site_hooks", "configure"), 1);
+    assert_eq!(node.ran("site_hooks", "configure"), 1);
     let slow = "/var/lib/planetlab/slices/site_slow/home/site_slow/slow-ran";
-    let ran: usize =
-        machine.run(&format!("wc -l < {slow} 2> /dev/null || echo 0")).parse().expect("a number");
-    assert!(ran <= machine.boots().len(), "{ran}");
+    let ran: usize = node.run(&format!("wc -l < {slow} 2> /dev/null || echo 0")).parse().expect("a number");
+    assert!(ran <= node.boots().len(), "{ran}");
 }
 
 /// Where the kernel of a machine can leave its last words: ACPI's ERST, in a file.
@@ -127,68 +136,68 @@ const ERST: [&str; 4] = [
 
 #[test]
 fn a_panic_is_told_from_a_power_cut_where_the_machine_keeps_its_record() {
-    let machine = Machine::new("panic", "", &ERST);
-    machine.define("site_a", "");
-    machine.await_ran("site_a", "start", 1);
-    machine.rebooted_by("sync; echo c > /proc/sysrq-trigger");
-    machine.await_ran("site_a", "start", 2);
-    let boots = machine.boots();
+    let node = Node::new("panic", "", &ERST);
+    node.define("site_a", "");
+    node.await_ran("site_a", "start", 1);
+    node.rebooted_by("sync; echo c > /proc/sysrq-trigger");
+    node.await_ran("site_a", "start", 2);
+    let boots = node.boots();
     assert_eq!((boots[1]["ended"].as_str(), boots.len()), (Some("panic"), 2), "{boots:#?}");
     assert!(boots[1]["evidence"].as_str().is_some_and(|evidence| evidence.contains("pstore")), "{boots:#?}");
-    assert_eq!((machine.ran("site_a", "configure"), machine.ran("site_a", "stop")), (1, 0));
-    assert!(machine.run("plab status").contains("the boot before ended with: panic"));
+    assert_eq!((node.ran("site_a", "configure"), node.ran("site_a", "stop")), (1, 0));
+    assert!(node.run("plab status").contains("the boot before ended with: panic"));
     // The record is not taken for another one of the next time.
-    machine.cut();
-    machine.boot(None, &ERST);
-    machine.await_plabd();
-    assert_eq!(machine.boots()[1]["ended"], "unclean");
+    node.cut();
+    node.boot(None, &ERST);
+    node.await_plabd();
+    assert_eq!(node.boots()[1]["ended"], "unclean");
 }
 
 #[test]
 fn a_clock_that_is_wrong_by_years_ends_no_lease() {
-    let machine = Machine::new("clock", "", &[]);
-    let now = machine.run("date -u +%s").parse::<i64>().expect("seconds");
-    let year = machine.run("date -u -d '+1 year' +%FT%TZ");
-    machine.define("site_leased", &format!("expires = {year}"));
-    machine.await_ran("site_leased", "start", 1);
+    let node = Node::new("clock", "", &[]);
+    let now = node.run("date -u +%s").parse::<i64>().expect("seconds");
+    let year = node.run("date -u -d '+1 year' +%FT%TZ");
+    node.define("site_leased", &format!("expires = {year}"));
+    node.await_ran("site_leased", "start", 1);
     // Ten years ahead.
-    machine.cut();
-    machine.boot(Some(&machine_date(now, 10)), &[]);
-    machine.await_plabd();
-    assert!(machine.await_event("clock-suspicious").contains("trust-clock"));
-    machine.await_state("site_leased", "running");
-    machine.await_ran("site_leased", "start", 2);
-    assert!(machine.run("plab status").contains("PROBLEM: the clock says"));
-    assert_eq!(machine.boots()[0]["clock"], "suspicious");
+    node.cut();
+    node.boot(Some(&machine_date(now, 10)), &[]);
+    node.await_plabd();
+    assert!(node.await_event("clock-suspicious").contains("trust-clock"));
+    node.await_state("site_leased", "running");
+    node.await_ran("site_leased", "start", 2);
+    assert!(node.run("plab status").contains("PROBLEM: the clock says"));
+    assert_eq!(node.boots()[0]["clock"], "suspicious");
     // Root may believe it; then the lease has ended.
-    machine.run("plab node trust-clock");
-    machine.await_state("site_leased", "expired");
+    node.run("plab node trust-clock");
+    node.await_state("site_leased", "expired");
     // It was wrong: the slice comes back. That it is behind what root believed, root has to say, too.
-    machine.run(&format!("date -s @{}", now + 600));
-    machine.await_event("clock-behind");
-    assert_eq!(machine.state("site_leased"), "expired");
-    machine.run("plab node trust-clock");
-    machine.await_state("site_leased", "running");
-    let began = machine.boots()[0]["began"].as_str().expect("began").to_owned();
+    node.run(&format!("date -s @{}", now + 600));
+    node.await_event("clock-behind");
+    assert_eq!(node.state("site_leased"), "expired");
+    node.run("plab node trust-clock");
+    node.await_state("site_leased", "running");
+    let began = node.boots()[0]["began"].as_str().expect("began").to_owned();
     assert!(
-        machine.run(&format!("date -u -d {began} +%s")).parse::<i64>().expect("seconds") < now + 3600,
+        node.run(&format!("date -u -d {began} +%s")).parse::<i64>().expect("seconds") < now + 3600,
         "{began}"
     );
     // Ten years behind: an ended lease stays ended.
-    let past = machine.run("date -u -d '-1 day' +%FT%TZ");
-    machine.define("site_ended", &format!("expires = {past}"));
-    machine.await_state("site_ended", "expired");
-    machine.run("sync");
-    machine.cut();
-    machine.boot(Some(&machine_date(now, -10)), &[]);
-    machine.await_plabd();
-    machine.await_event("clock-behind");
-    machine.await_state("site_leased", "running");
-    assert_eq!(machine.state("site_ended"), "expired");
+    let past = node.run("date -u -d '-1 day' +%FT%TZ");
+    node.define("site_ended", &format!("expires = {past}"));
+    node.await_state("site_ended", "expired");
+    node.run("sync");
+    node.cut();
+    node.boot(Some(&machine_date(now, -10)), &[]);
+    node.await_plabd();
+    node.await_event("clock-behind");
+    node.await_state("site_leased", "running");
+    assert_eq!(node.state("site_ended"), "expired");
     // Set right, nothing is left to doubt.
-    machine.run(&format!("date -s @{}", now + 7200));
-    machine.await_event("clock-believed");
-    assert_eq!(machine.json("status")["problems"], Value::Array(Vec::new()));
+    node.run(&format!("date -s @{}", now + 7200));
+    node.await_event("clock-believed");
+    assert_eq!(node.json("status")["problems"], Value::Array(Vec::new()));
 }
 
 /// A time so many years away, as QEMU wants it.
@@ -202,49 +211,48 @@ fn machine_date(now: i64, years: i64) -> String {
 
 #[test]
 fn with_a_disk_that_is_full_at_boot_slices_come_back() {
-    let machine = Machine::new("full", "", &[]);
-    machine.define("site_a", "");
-    machine.await_ran("site_a", "start", 1);
+    let node = Node::new("full", "", &[]);
+    node.define("site_a", "");
+    node.await_ran("site_a", "start", 1);
     // What fallocate leaves, single blocks.
-    machine.run(
+    node.run(
         "cd /var/lib/planetlab && fallocate -l $(df --output=avail -B1 . | tail -n 1) filler; \
          cat /dev/zero > filler2 2> /dev/null; sync",
     );
-    machine.cut();
-    machine.boot(None, &[]);
-    machine.await_plabd();
-    machine.await_state("site_a", "running");
-    machine
-        .eventually("it says so", || machine.run("plab status").contains("the disk is full").then_some(()));
-    assert!(machine.run("journalctl -b --no-pager").contains("event=disk-full"), "the system log has it");
-    machine.run("rm /var/lib/planetlab/filler*");
-    machine.await_event("disk-recovered");
-    let boots = machine.boots();
+    node.cut();
+    node.boot(None, &[]);
+    node.await_plabd();
+    node.await_state("site_a", "running");
+    node.eventually("it says so", || node.run("plab status").contains("the disk is full").then_some(()));
+    assert!(node.run("journalctl -b --no-pager").contains("event=disk-full"), "the system log has it");
+    node.run("rm /var/lib/planetlab/filler*");
+    node.await_event("disk-recovered");
+    let boots = node.boots();
     assert_eq!((boots.len(), boots[1]["ended"].as_str()), (2, Some("unclean")), "{boots:#?}");
-    machine.define("site_b", "");
-    assert_eq!(machine.ran("site_a", "configure"), 1);
+    node.define("site_b", "");
+    assert_eq!(node.ran("site_a", "configure"), 1);
 }
 
 #[test]
 fn two_days_without_a_network_pass() {
-    let machine = Machine::new("net", "[boot]\nnetwork_wait = \"20s\"\n", &[]);
-    machine.define("site_a", "");
-    let tomorrow = machine.run("date -u -d '+1 day' +%FT%TZ");
-    machine.define("site_leased", &format!("expires = {tomorrow}"));
-    machine.await_ran("site_leased", "start", 1);
-    machine.run("rm /etc/test-network; sync");
-    machine.rebooted_by("systemctl reboot; sleep 60");
-    machine.await_event("network-waiting");
-    machine.await_event("network-absent");
-    machine.await_ran("site_a", "start", 2);
-    assert_eq!(machine.boots()[0]["network"], "absent");
+    let node = Node::new("net", "[boot]\nnetwork_wait = \"20s\"\n", &[]);
+    node.define("site_a", "");
+    let tomorrow = node.run("date -u -d '+1 day' +%FT%TZ");
+    node.define("site_leased", &format!("expires = {tomorrow}"));
+    node.await_ran("site_leased", "start", 1);
+    node.run("rm /etc/test-network; sync");
+    node.rebooted_by("systemctl reboot; sleep 60");
+    node.await_event("network-waiting");
+    node.await_event("network-absent");
+    node.await_ran("site_a", "start", 2);
+    assert_eq!(node.boots()[0]["network"], "absent");
     // Two days later: the lease that ended meanwhile has ended, nothing else has changed.
-    machine.run("date -s '+2 days'");
-    machine.await_state("site_leased", "expired");
-    assert_eq!((machine.state("site_a"), machine.ran("site_a", "start")), ("running".to_owned(), 2));
-    machine.run("ip address add 192.0.2.1/32 dev lo");
-    machine.await_event("network-up");
-    assert_eq!(machine.ran("site_a", "start"), 2);
-    machine.define("site_b", "");
-    machine.await_state("site_b", "running");
+    node.run("date -s '+2 days'");
+    node.await_state("site_leased", "expired");
+    assert_eq!((node.state("site_a"), node.ran("site_a", "start")), ("running".to_owned(), 2));
+    node.run("ip address add 192.0.2.1/32 dev lo");
+    node.await_event("network-up");
+    assert_eq!(node.ran("site_a", "start"), 2);
+    node.define("site_b", "");
+    node.await_state("site_b", "running");
 }

@@ -1,17 +1,12 @@
-//! A node in a virtual machine (`tests/vm/node`), which can be switched off as no machine that runs tests can.
+//! A virtual machine that is a node: its node file, its slices, and what it says of them.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::ops::Deref;
 
+use plab_tests::Machine;
 use serde_json::Value;
 
-/// One machine at a time: its CPUs are emulated.
-static ONE: Mutex<()> = Mutex::new(());
-
-/// Nothing in the guest takes longer, unless it never happens.
-const NEVER: Duration = Duration::from_secs(900);
+/// The machine's memory in MiB.
+const MEMORY: u32 = 2048;
 
 /// The node's address; it is on no interface until [`Machine::network`] says so.
 const NODE_FILE: &str = "name = \"node1.example.org\"\naddress = \"192.0.2.1\"\n";
@@ -41,108 +36,37 @@ END
 systemctl enable --quiet test-address
 "#;
 
-/// A machine, up or not. Dropped, it is switched off and forgotten.
-pub struct Machine {
-    name: String,
-    _one: MutexGuard<'static, ()>,
+/// The node, with the package that the image was made with.
+pub struct Node(Machine);
+
+impl Deref for Node {
+    type Target = Machine;
+
+    fn deref(&self) -> &Machine {
+        &self.0
+    }
 }
 
-/// What a command in the guest said, and whether it succeeded.
-pub struct Said {
-    /// Exit status was 0.
-    pub ok: bool,
-    /// Standard output and error.
-    pub text: String,
-}
-
-fn script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("vm/node")
-}
-
-impl Machine {
-    /// A new machine, with the package that the image was made with, running, with further lines in its node file.
+impl Node {
+    /// A new one, running, with further lines in its node file.
     pub fn new(name: &str, node_file: &str, qemu: &[&str]) -> Self {
-        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let machine = Self { name: format!("reboots-{name}"), _one: one };
-        machine.node(&["rm"], &[]);
-        machine.boot(None, qemu);
-        machine.run("systemctl stop plabd");
+        let node = Self(Machine::new(&format!("reboots-{name}"), MEMORY, qemu));
+        node.run("systemctl stop plabd");
         for part in [SKELETON, NETWORK] {
-            machine.run(part);
+            node.run(part);
         }
-        machine.put("/etc/planetlab/node.toml", &format!("{NODE_FILE}{node_file}"));
-        machine.run(
+        node.write("/etc/planetlab/node.toml", &format!("{NODE_FILE}{node_file}"));
+        node.run(
             "touch /etc/test-network; systemctl daemon-reload; systemctl start test-address plabd; sync",
         );
-        machine.await_plabd();
-        machine
-    }
-
-    fn node(&self, before: &[&str], after: &[&str]) -> Said {
-        let output = Command::new(script())
-            .args(before)
-            .arg(&self.name)
-            .args(after)
-            .stdin(Stdio::null())
-            .output()
-            .expect("run tests/vm/node");
-        let text = [output.stdout, output.stderr].concat();
-        Said { ok: output.status.success(), text: String::from_utf8_lossy(&text).into_owned() }
-    }
-
-    /// Switches it on, its clock at `clock` (such as `2036-01-31T12:00:00`; else the present), and waits until it is up.
-    pub fn boot(&self, clock: Option<&str>, qemu: &[&str]) {
-        let mut args = clock.map_or_else(Vec::new, |clock| vec!["-t", clock]);
-        args.push("--");
-        args.extend(qemu);
-        let said = self.node(&["start"], &args);
-        assert!(said.ok, "{}", said.text);
-    }
-
-    /// Cuts its power.
-    pub fn cut(&self) {
-        let said = self.node(&["cut"], &[]);
-        assert!(said.ok, "{}", said.text);
-    }
-
-    /// Runs a script in the guest.
-    pub fn try_run(&self, script: &str) -> Said {
-        self.node(&["ssh"], &[script])
-    }
-
-    /// Runs a script that must succeed; returns what it printed.
-    pub fn run(&self, script: &str) -> String {
-        let said = self.try_run(script);
-        assert!(said.ok, "{script}\n{}", said.text);
-        said.text.trim_end().to_owned()
-    }
-
-    /// Writes a file.
-    pub fn put(&self, path: &str, text: &str) {
-        self.run(&format!("cat > {path} <<'END_OF_FILE'\n{text}\nEND_OF_FILE\nsync {path}"));
+        node.await_plabd();
+        node
     }
 
     /// Runs `plab … --json` and parses what it prints.
     pub fn json(&self, command: &str) -> Value {
         let text = self.run(&format!("plab {command} --json"));
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
-    }
-
-    /// Waits until `what` gives a value.
-    pub fn eventually<T>(&self, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-        let begun = Instant::now();
-        loop {
-            if let Some(value) = look() {
-                return value;
-            }
-            if begun.elapsed() > NEVER {
-                let log = self
-                    .try_run("plab status; plab boots; journalctl -b --no-pager -u plabd | tail -n 60")
-                    .text;
-                panic!("never came true: {what}\n{log}");
-            }
-            std::thread::sleep(Duration::from_millis(500));
-        }
     }
 
     /// Waits until plabd answers.
@@ -209,12 +133,6 @@ impl Machine {
             let found = events[started..].iter().find(|event| event["kind"] == kind);
             found.map(|event| event["message"].as_str().expect("message").to_owned())
         })
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.node(&["rm"], &[]);
     }
 }
 
