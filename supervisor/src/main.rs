@@ -7,6 +7,7 @@ mod boots;
 mod capsule;
 mod clock;
 mod control;
+mod diagnostics;
 mod directory;
 mod etc_watch;
 mod events;
@@ -74,16 +75,7 @@ const POOL: usize = 4;
 fn main() -> ExitCode {
     let args = Args::parse();
     forget_inheritance();
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("PLABD_LOG").unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
-        // A log that takes no more (a full disk, a journal that went away) must not end plabd: told of it on the same
-        // standard error, the library would panic.
-        .log_internal_errors(false)
-        .with_target(false)
-        .init();
+    diagnostics::start();
     match run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -23,7 +23,7 @@ pub struct Life {
 
 pub type Lives = BTreeMap<String, Life>;
 
-/// Every slice begins with these hooks. The service counts, and writes down every signal that it can.
+/// Every slice begins with these hooks. The service counts, and writes down every signal that it can; only `stop` ends it.
 const SKELETON: &str = r#"
 hooks=/etc/planetlab/skel/PlanetLab-control
 mkdir -p $hooks
@@ -38,7 +38,7 @@ for ((beat = 1; ; beat++)); do
     sleep 5
 done
 END
-printf '#!/bin/sh\ncd && echo >>stops\n' >$hooks/stop
+printf '#!/bin/sh\ncd && echo >>stops; kill -KILL -1\n' >$hooks/stop
 chmod 755 $hooks/*
 "#;
 
@@ -71,12 +71,12 @@ END
 pub fn make(machine: &Machine, count: usize) -> Lives {
     machine.run(SKELETON);
     machine.run(LOOK);
-    // Written aside and moved, as an administrator's tool would.
+    // Written aside and moved, as an administrator's tool would. All stop at once, on CPUs that are emulated.
     machine.run(&format!(
         r#"name=$(plab status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["node"])')
         mkdir /root/slices
         for i in $(seq {count}); do
-            printf 'name = "site_s%d"\ncontact = "a@site.example"\nnodes = ["%s"]\nmemory.max = "32M"\n' \
+            printf 'name = "site_s%d"\ncontact = "a@site.example"\nnodes = ["%s"]\nmemory.max = "32M"\ncontrol.stop_grace = "2m"\n' \
                 "$i" "$name" >/root/slices/site_s$i.toml
         done
         mv /root/slices/* /etc/planetlab/slices.d/"#
