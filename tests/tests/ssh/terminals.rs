@@ -2,7 +2,7 @@
 
 use plab_tests::{Pty, eventually};
 
-use crate::node::{Slice, Stage, sessions};
+use crate::node::{Slice, Stage, plab, sessions};
 
 #[test]
 fn a_login_has_a_terminal_of_the_capsules() {
@@ -27,7 +27,7 @@ fn a_login_has_a_terminal_of_the_capsules() {
     terminal.expect_size_and_interrupt();
     terminal.type_in("sleep 1000\n");
     eventually("it sleeps in the foreground", || {
-        let ask = crate::node::plab(&["exec", &slice.name, "--", "ps", "-o", "stat=", "-C", "sleep"]);
+        let ask = plab(&["exec", &slice.name, "--", "ps", "-o", "stat=", "-C", "sleep"]);
         ask.stdout.contains('+').then_some(())
     });
     terminal.type_in("\u{1a}");
@@ -36,6 +36,22 @@ fn a_login_has_a_terminal_of_the_capsules() {
     terminal.type_in("exit 9\n");
     let (status, shown) = terminal.wait();
     assert_eq!(status, 9, "{shown}");
+}
+
+#[test]
+fn whoever_is_logged_in_is_told_of_a_planned_reboot() {
+    let stage = Stage::new("notice");
+    let key = stage.key("alice");
+    let slice = Slice::define("sshtest_notice", &[&key], "");
+    let mut terminal = Pty::of(slice.ssh(&key, &["-tt"]), (24, 100));
+    terminal.type_in("PS1=; stty -echo; echo read''y\n");
+    terminal.await_shown("ready");
+    // Far enough away that it is cancelled first, whatever becomes of this test.
+    plab(&["node", "reboot", "--at", "+2h", "--reason", "new kernel"]).ok();
+    terminal.await_shown(" reboots in ");
+    plab(&["node", "cancel"]).ok();
+    terminal.type_in("exit\n");
+    terminal.wait();
 }
 
 #[test]
