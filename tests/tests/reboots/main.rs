@@ -38,7 +38,8 @@ fn a_reboot_in_order_runs_stop_then_start_and_is_recorded() {
 
     // Planned for later, announced, and then carried out.
     node.try_run("plab node poweroff --at +10s --reason 'a test'");
-    assert!(node.run("plab status").contains("poweroff"), "{}", node.run("plab status"));
+    let status = node.run("plab status");
+    assert!(status.contains("PLANNED: the node is switched off at"), "{status}");
     node.eventually("it is off", || (!node.is_on()).then_some(()));
     node.boot(None, &[]);
     node.await_plabd();
