@@ -66,7 +66,8 @@ impl Catalog {
         remove(&directory.join("sealing"))?;
         let (mut sealed, mut open) = (Vec::new(), Vec::new());
         let failed = FlowError::io("read", directory);
-        let files = fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed)?;
+        let files =
+            fs::read_dir(directory).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(failed)?;
         for file in files {
             let name = file.file_name();
             let number = |suffix| name.to_str()?.strip_suffix(suffix)?.parse::<u64>().ok();
@@ -126,6 +127,11 @@ impl Catalog {
         self.boots.get(boot).copied()
     }
 
+    /// Whether there is still a segment with this number.
+    pub(crate) fn has(&self, seq: u64) -> bool {
+        self.entries.contains_key(&seq)
+    }
+
     /// Those that are not sealed, oldest first.
     pub(crate) fn unsealed(&self) -> Vec<u64> {
         self.entries.iter().filter(|(_, entry)| !entry.sealed).map(|(&seq, _)| seq).collect()
@@ -180,8 +186,9 @@ impl Catalog {
             if !too_much && !too_old {
                 return Ok(());
             }
-            remove(&sealed_path(&self.directory, oldest.seq))?;
-            self.entries.remove(&oldest.seq);
+            let seq = oldest.seq;
+            remove(&sealed_path(&self.directory, seq))?;
+            self.entries.remove(&seq);
         }
     }
 }

@@ -43,12 +43,14 @@ impl Prefix {
             IpAddr::V4(v4) => {
                 let rest = u32::MAX.checked_shr(bits).unwrap_or(0);
                 let (first, last) = (v4.to_bits() & !rest, v4.to_bits() | rest);
-                (bits <= 32).then(|| Self { first: IpAddr::V4(first.into()), last: IpAddr::V4(last.into()) })?
+                (bits <= 32)
+                    .then(|| Self { first: IpAddr::V4(first.into()), last: IpAddr::V4(last.into()) })?
             }
             IpAddr::V6(v6) => {
                 let rest = u128::MAX.checked_shr(bits).unwrap_or(0);
                 let (first, last) = (v6.to_bits() & !rest, v6.to_bits() | rest);
-                (bits <= 128).then(|| Self { first: IpAddr::V6(first.into()), last: IpAddr::V6(last.into()) })?
+                (bits <= 128)
+                    .then(|| Self { first: IpAddr::V6(first.into()), last: IpAddr::V6(last.into()) })?
             }
         })
     }
@@ -210,7 +212,7 @@ impl FlowReader {
             }
             let senders = self.read(span, |connection| senders_in(connection, span, filter));
             match senders {
-                Ok(senders) => senders.into_iter().for_each(|sender| join(&mut found, sender)),
+                Ok(senders) => senders.into_iter().flatten().for_each(|sender| join(&mut found, sender)),
                 Err(error) => damaged.push(error.to_string()),
             }
         }
@@ -238,8 +240,8 @@ impl FlowReader {
         let Some(newest) = newest else {
             for span in &spans {
                 match self.read(span, |connection| flows_in(connection, span, filter, None, &mut each)) {
-                    Ok(ControlFlow::Continue(())) => {}
-                    Ok(ControlFlow::Break(())) => break,
+                    Ok(None | Some(ControlFlow::Continue(()))) => {}
+                    Ok(Some(ControlFlow::Break(()))) => break,
                     Err(error) => damaged.push(error.to_string()),
                 }
             }
@@ -255,7 +257,9 @@ impl FlowReader {
                 found.push(row);
                 ControlFlow::Continue(())
             };
-            if let Err(error) = self.read(span, |connection| flows_in(connection, span, filter, Some(left), keep)) {
+            if let Err(error) =
+                self.read(span, |connection| flows_in(connection, span, filter, Some(left), keep))
+            {
                 damaged.push(error.to_string());
             }
         }
@@ -273,8 +277,24 @@ impl FlowReader {
         spans
     }
 
-    /// Asks a segment. One that was open when the question began may be sealed by now.
-    fn read<T>(&self, span: &Span, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, FlowError> {
+    /// Asks a segment; none if it was removed since the question began, for its age.
+    fn read<T>(
+        &self,
+        span: &Span,
+        ask: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, FlowError> {
+        match self.try_read(span, ask) {
+            Err(_) if !self.shared.catalog().has(span.seq) => Ok(None),
+            answer => answer.map(Some),
+        }
+    }
+
+    /// One that was open when the question began may be sealed by now.
+    fn try_read<T>(
+        &self,
+        span: &Span,
+        ask: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, FlowError> {
         let directory = &self.shared.directory;
         let (sealed, open) = (sealed_path(directory, span.seq), open_path(directory, span.seq));
         let unsealed = if span.entry.sealed { None } else { Some(snapshot(&open, false)) };

@@ -45,7 +45,9 @@ pub(crate) fn remove_open(directory: &Path, seq: u64) -> Result<(), FlowError> {
 /// Removes a file that may not be there.
 pub(crate) fn remove(path: &Path) -> Result<(), FlowError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(FlowError::io("remove", path)(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(FlowError::io("remove", path)(error))
+        }
         _ => Ok(()),
     }
 }
@@ -56,7 +58,8 @@ pub(crate) fn sync_directory(directory: &Path) -> Result<(), FlowError> {
 }
 
 fn write(open: &Path, new: &Path) -> rusqlite::Result<()> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(new, flags)?;
     // Nobody knows the new file before it is whole and on disk.
     connection.pragma_update(None, "journal_mode", "OFF")?;

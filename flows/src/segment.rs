@@ -119,7 +119,8 @@ impl Header {
         if version != VERSION {
             return Err(FlowError::Newer { path: path.to_owned(), version, known: VERSION });
         }
-        let columns = "boot, zero, believed, base, first, last, rows, lost_kernel, lost_store, unread, torn, orderly";
+        let columns =
+            "boot, zero, believed, base, first, last, rows, lost_kernel, lost_store, unread, torn, orderly";
         connection
             .query_row(&format!("SELECT {columns} FROM segment"), [], |row| {
                 Ok(Self {
@@ -180,7 +181,13 @@ pub(crate) struct OpenSegment {
 
 impl OpenSegment {
     /// Begins a segment.
-    pub(crate) fn create(directory: &Path, seq: u64, boot: &str, clock: ClockReading, base: i64) -> Result<Self, FlowError> {
+    pub(crate) fn create(
+        directory: &Path,
+        seq: u64,
+        boot: &str,
+        clock: ClockReading,
+        base: i64,
+    ) -> Result<Self, FlowError> {
         let path = open_path(directory, seq);
         let failed = |source| FlowError::Sqlite { what: "begin", path: path.clone(), source };
         let mut connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE).map_err(failed)?;

@@ -42,7 +42,12 @@ impl Store {
     /// # Errors
     /// The directory cannot be made or read, or has segments of a newer release. A disk that takes no more is no error:
     /// see [`Store::trouble`].
-    pub fn open(directory: &Path, boot: &str, clock: ClockReading, limits: StoreLimits) -> Result<Self, FlowError> {
+    pub fn open(
+        directory: &Path,
+        boot: &str,
+        clock: ClockReading,
+        limits: StoreLimits,
+    ) -> Result<Self, FlowError> {
         match fs::DirBuilder::new().mode(0o700).create(directory) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                 return Err(FlowError::io("make", directory)(error));

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -157,7 +157,8 @@ impl Writer {
     pub(crate) fn serve(mut self, inbox: &Receiver<Job>) {
         let (to_seal, sealing) = mpsc::sync_channel(TO_SEAL);
         let shared = Arc::clone(&self.shared);
-        let sealer = std::thread::Builder::new().name("flows-seal".into()).spawn(move || sealer(&shared, &sealing));
+        let sealer =
+            std::thread::Builder::new().name("flows-seal".into()).spawn(move || sealer(&shared, &sealing));
         let sealer = match sealer {
             Ok(sealer) => sealer,
             Err(error) => {
@@ -170,13 +171,14 @@ impl Writer {
             let open = self.take(inbox);
             let due = self.since.is_some_and(|since| since.elapsed() >= GATHER);
             if self.batch.len() >= BATCH || due || !open {
-                self.write(&to_seal);
+                self.write();
             }
+            self.roll(&to_seal);
             if self.unsynced.is_some_and(|since| since.elapsed() >= TO_DISK) {
                 self.sync();
             }
             if self.house.elapsed() >= KEEP_HOUSE {
-                self.keep_house(&to_seal);
+                self.keep_house();
             }
             if !open {
                 break;
@@ -268,7 +270,7 @@ impl Writer {
     }
 
     /// Writes the batch; waits if the disk takes no more, and lets the queue fill up meanwhile.
-    fn write(&mut self, to_seal: &SyncSender<u64>) {
+    fn write(&mut self) {
         while self.commit().is_err() {
             if self.shared.closing() {
                 self.shared.lost_store.fetch_add(self.batch.len() as u64, Ordering::Relaxed);
@@ -277,7 +279,6 @@ impl Writer {
             }
             std::thread::park_timeout(RETRY);
         }
-        self.roll(to_seal);
     }
 
     fn commit(&mut self) -> Result<(), ()> {
@@ -341,10 +342,8 @@ impl Writer {
         let seq = segment.seq;
         self.unsynced = None;
         self.finish(segment);
-        // With sealing that far behind, records are better counted as lost than gathered in segments without end.
-        if let Err(TrySendError::Full(seq)) = to_seal.try_send(seq) {
-            to_seal.send(seq).ok();
-        }
+        // With sealing that far behind this waits: records are better counted as lost than gathered without end.
+        to_seal.send(seq).ok();
         self.retain();
     }
 
@@ -356,11 +355,10 @@ impl Writer {
         }
     }
 
-    fn keep_house(&mut self, to_seal: &SyncSender<u64>) {
+    fn keep_house(&mut self) {
         self.house = Instant::now();
-        if self.commit().is_ok() {
-            self.roll(to_seal);
-        }
+        // What was lost is written, too; a failure is told as trouble.
+        self.commit().ok();
         self.retain();
     }
 

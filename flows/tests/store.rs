@@ -321,9 +321,16 @@ fn a_flood_keeps_to_its_bytes_and_the_oldest_goes_first() {
     let sink = store.sink();
     sink.set_owner(1, owner("site_a"));
     for n in 0..1_000_000_u64 {
-        let remote = std::net::Ipv4Addr::from_bits(u32::try_from(n).expect("small").wrapping_mul(2_654_435_761));
+        let remote =
+            std::net::Ipv4Addr::from_bits(u32::try_from(n).expect("small").wrapping_mul(2_654_435_761));
         let start = n * 1_000_000;
-        let record = RawFlow { start, since: start, last: start, remote: octets(remote.into()), ..flow("0.0.0.0", 80, 0) };
+        let record = RawFlow {
+            start,
+            since: start,
+            last: start,
+            remote: octets(remote.into()),
+            ..flow("0.0.0.0", 80, 0)
+        };
         deliver(&sink, &record);
         if n % 10_000 == 0 {
             store.flush().expect("flush");
@@ -463,7 +470,8 @@ fn a_crash_while_sealing_loses_and_doubles_nothing() {
     seal(&directory, directory.store()).close();
     // Both files there: sealed, and not yet removed.
     for name in before.files() {
-        std::fs::copy(before.0.join("flows").join(&name), directory.0.join("flows").join(&name)).expect("copy");
+        std::fs::copy(before.0.join("flows").join(&name), directory.0.join("flows").join(&name))
+            .expect("copy");
     }
     std::fs::write(directory.0.join("flows/sealing"), b"half").expect("write");
     let store = directory.store();

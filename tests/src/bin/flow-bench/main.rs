@@ -13,6 +13,8 @@ use rustix::time::{ClockId, clock_gettime};
 const WEEK: u64 = 7 * 86_400_000;
 /// The address that is asked for: some flows in a million go there.
 const WANTED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+/// The wall clock's time when the machine came up, in milliseconds since 1970.
+const ZERO: i64 = 1_800_000_000_000;
 /// Slices of the node.
 const SLICES: u64 = 200;
 /// Questions of one kind.
@@ -55,19 +57,21 @@ fn main() {
     };
     let directory = Directory(std::env::temp_dir().join(format!("plab-flow-bench-{}", std::process::id())));
     let records = millions * 1_000_000;
-    let zero = 1_800_000_000_000;
     let limits = StoreLimits { keep: Duration::from_secs(3650 * 86_400), max: millions << 30 };
-    let store =
-        Store::open(&directory.0, "bench", ClockReading { zero, believed: true }, limits).expect("open the store");
+    let store = open(&directory.0, limits);
     let sink = store.sink();
     for slice in 0..SLICES {
         let uid = 70_000 + u32::try_from(slice).expect("few");
-        let owner = Owner { slice: format!("site_{slice}"), uid, contact: format!("pi@site{slice}.example.org") };
+        let owner =
+            Owner { slice: format!("site_{slice}"), uid, contact: format!("pi@site{slice}.example.org") };
         sink.set_owner(1000 + slice, owner);
     }
     let (begun, cpu) = (Instant::now(), cpu_time());
     write(&store, &sink, records);
     let (took, cpu) = (begun.elapsed().as_secs_f64(), (cpu_time() - cpu).as_secs_f64());
+    during(&store.reader());
+    store.close();
+    let store = open(&directory.0, limits);
     let reader = store.reader();
     let kept = reader.kept(&Filter::default());
     assert_eq!((kept.lost_store, kept.unread, kept.trouble), (0, 0, None));
@@ -81,10 +85,13 @@ fn main() {
     );
     println!("on disk      {} bytes: {:.1} a record", kept.bytes, figure(kept.bytes) / figure(kept.records));
     println!("memory       {} (the most so far)", peak_memory());
-    questions(&reader, zero);
+    questions(&reader);
     println!("memory       {} (after the questions)", peak_memory());
     store.close();
-    reopen(&directory.0, zero, limits);
+    let begun = Instant::now();
+    let store = open(&directory.0, limits);
+    println!("opened again in {:.1} ms", millis(begun.elapsed()));
+    store.close();
 }
 
 fn write(store: &Store, sink: &FlowSink, records: u64) {
@@ -114,7 +121,8 @@ fn record(numbers: &mut Numbers, n: u64, records: u64) -> RawFlow {
         protocol: if numbers.below(3) == 0 { 17 } else { 6 },
         family: 4,
         local_port: u16::try_from(32_768 + numbers.below(28_000)).expect("a port"),
-        remote_port: u16::try_from([80, 443, 53, 33_434][usize::try_from(numbers.below(4)).unwrap_or(0)]).expect("a port"),
+        remote_port: u16::try_from([80, 443, 53, 33_434][usize::try_from(numbers.below(4)).unwrap_or(0)])
+            .expect("a port"),
         reserved: 0,
         cgroup: 1000 + numbers.below(SLICES),
         start,
@@ -136,10 +144,10 @@ fn address(v4: Ipv4Addr) -> [u8; 16] {
     bytes
 }
 
-fn questions(reader: &FlowReader, zero: i64) {
+fn questions(reader: &FlowReader) {
     let to = |bits| Filter { to: Prefix::new(IpAddr::V4(WANTED), bits), ..Filter::default() };
     let day = 86_400_000;
-    let at = Filter { since: Some(zero + 3 * day), until: Some(zero + 3 * day + 60_000), ..to(32) };
+    let at = Filter { since: Some(ZERO + 3 * day), until: Some(ZERO + 3 * day + 60_000), ..to(32) };
     for (name, filter) in [
         ("one address", to(32)),
         ("address, port, protocol", Filter { to_port: Some(443), protocol: Some(6), ..to(32) }),
@@ -183,11 +191,17 @@ fn questions(reader: &FlowReader, zero: i64) {
     println!("flows        all of a slice               {:>8.1} ms; {rows} rows", millis(begun.elapsed()));
 }
 
-fn reopen(directory: &Path, zero: i64, limits: StoreLimits) {
+fn open(directory: &Path, limits: StoreLimits) -> Store {
+    Store::open(directory, "bench", ClockReading { zero: ZERO, believed: true }, limits)
+        .expect("open the store")
+}
+
+/// The first question, while the last segments are still being sealed.
+fn during(reader: &FlowReader) {
     let begun = Instant::now();
-    let store = Store::open(directory, "bench", ClockReading { zero, believed: true }, limits).expect("open the store");
-    println!("opened again in {:.1} ms", millis(begun.elapsed()));
-    store.close();
+    let to = Prefix::new(IpAddr::V4(WANTED), 32);
+    reader.who_sent(&Filter { to, ..Filter::default() }).expect("an answer");
+    println!("who sent     one address, in the flood     {:>8.1} ms", millis(begun.elapsed()));
 }
 
 fn millis(time: Duration) -> f64 {
