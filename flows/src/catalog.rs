@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::FlowError;
@@ -210,6 +211,8 @@ pub(crate) fn connect(path: &Path, sealed: bool) -> rusqlite::Result<Connection>
     // SQLite wants to write its log's index, even to read.
     let connection = Connection::open_with_flags(path, common | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.pragma_update(None, "query_only", true)?;
+    // Should this be the last to close it, its log stays for the writer to move: a question waits for no disk.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     Ok(connection)
 }
 

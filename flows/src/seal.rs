@@ -64,7 +64,6 @@ fn write(open: &Path, new: &Path) -> rusqlite::Result<()> {
     // Nobody knows the new file before it is whole and on disk.
     connection.pragma_update(None, "journal_mode", "OFF")?;
     connection.pragma_update(None, "synchronous", "OFF")?;
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "cache_size", -8000)?;
     connection.execute("ATTACH ?1 AS old", [open.to_string_lossy()])?;

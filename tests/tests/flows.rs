@@ -204,3 +204,61 @@ fn the_store_outlives_crashes_and_its_damage_is_no_end_of_plabd() {
     assert!(node.plab(&["status"]).ok().contains("FLOWS: may be incomplete: 1 times"));
     node.finish();
 }
+
+/// Calls `work` in a thread whose mount namespace has a small file system at `path`, which goes with it. The threads that it
+/// starts are in there, too.
+fn on_a_small_disk(path: &std::path::Path, work: impl FnOnce() + Send + 'static) {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    let path = path.to_owned();
+    let worker = std::thread::spawn(move || {
+        // SAFETY: only what this thread sees of the file system becomes its own; no descriptor is closed.
+        unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }.expect("unshare");
+        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("private");
+        mount("none", &path, "tmpfs", MountFlags::empty(), c"size=16m").expect("mount");
+        work();
+    });
+    worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+}
+
+#[test]
+fn on_a_full_disk_records_are_counted_as_lost_and_nobody_waits() {
+    let directory = std::env::temp_dir().join(format!("plab-flows-full-{}", std::process::id()));
+    std::fs::create_dir(&directory).expect("mkdir");
+    let disk = directory.clone();
+    on_a_small_disk(&directory, move || {
+        let limits = StoreLimits { keep: Duration::from_secs(36_500 * 86_400), max: 1 << 30 };
+        let clock = ClockReading { zero: 0, believed: true };
+        let store = Store::open(&disk.join("flows"), "boot", clock, limits).expect("open");
+        let (sink, reader) = (store.sink(), store.reader());
+        let mut delivered = 0;
+        let mut deliver = |count: u64| {
+            (0..count).for_each(|_| sink.deliver(&flow(1, 7, 1).to_bytes()).expect("a record"));
+            delivered += count;
+            delivered
+        };
+        deliver(100);
+        store.flush().expect("there is space yet");
+        let mut filler = std::fs::File::create(disk.join("filler")).expect("create");
+        while std::io::Write::write_all(&mut filler, &[0; 4096]).is_ok() {}
+        // Far more than the queue takes.
+        let all = deliver(100_000);
+        let kept = || reader.kept(&plab_flows::Filter::default());
+        eventually("the trouble is told", || {
+            kept().trouble.filter(|trouble| trouble.contains("full") || trouble.contains("disk I/O"))
+        });
+        assert!(kept().lost_store > 0 && kept().records < all, "{:?}", kept());
+        // What was written before can be asked for.
+        let found = reader.who_sent(&plab_flows::Filter::default()).expect("an answer");
+        assert!(found.senders[0].flows >= 100, "{found:?}");
+
+        drop(filler);
+        std::fs::remove_file(disk.join("filler")).expect("remove");
+        eventually("it is written again", || kept().trouble.is_none().then_some(()));
+        store.flush().expect("there is space again");
+        // Ports and times are the same for many: some records of one millisecond are one flow.
+        let found = reader.who_sent(&plab_flows::Filter::default()).expect("an answer");
+        assert_eq!(found.senders[0].counts.packets_out + kept().lost_store, all);
+        store.close();
+    });
+    std::fs::remove_dir(&directory).expect("the mount is gone with its thread");
+}
