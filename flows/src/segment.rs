@@ -13,6 +13,7 @@ use rusqlite::{Connection, OpenFlags, params};
 use crate::error::FlowError;
 use crate::owner::{Owner, Owners};
 use crate::record::Flow;
+use crate::seal::sync_directory;
 use crate::writer::ClockReading;
 
 /// The version of the schema.
@@ -209,6 +210,8 @@ impl OpenSegment {
             .and_then(|()| header.write(&transaction))
             .and_then(|()| transaction.commit())
             .map_err(failed)?;
+        // SQLite waits for the disk to have the file, not for its name.
+        sync_directory(directory)?;
         Ok(Self { connection, path, seq, header, owners: HashMap::new() })
     }
 
