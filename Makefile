@@ -17,7 +17,7 @@ as_root = @[ "$$(id -u)" = 0 ] || { \
     printf 'make %s: capsules are made as root; run: sudo env "PATH=$$PATH" make %s\n' $@ $@ >&2; exit 1; }
 
 .PHONY: help deps deps-demo build demo run test test-unit test-lane test-host test-node test-machines image \
-    vm lint bench stress man deb clean
+    vm lint bench bench-flows stress man deb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -94,6 +94,9 @@ bench: ## Measure against bwrap and crun, side by side: a table and a JSON file 
 	$(as_root)
 	@$(MAKE) --no-print-directory deps build
 	$(CARGO) run --release -p plab-tests --bin bench -- $(BENCH_ARGS)
+
+bench-flows: ## Measure the store of flow records: 10 million records below /tmp, 0.6 GB, removed after (1 minute)
+	$(CARGO) run --release -p plab-tests --bin flow-bench -- $(BENCH_ARGS)
 
 stress: ## Run every class of stress-ng in one capsule and look at its neighbours (root; about 20 minutes)
 	$(as_root)

@@ -38,7 +38,7 @@ Terminal:
     version,
     long_about = "Work with the slices of this node: apply their definitions, see what they do and what the \
 kernel holds them to, run commands in them.\n\nplab asks plabd over its control socket. Root may ask \
-everything; the user of a slice may ask for `exec`, `shell`, `status`, `sessions` and `restart` of that slice.",
+everything; the user of a slice may ask for `exec`, `shell`, `status`, `sessions`, `flows` and `restart` of that slice.",
     after_help = concat_help(&["
 Examples:
   plab apply princeton4.toml               # put a definition into effect, wait until it is
@@ -194,6 +194,38 @@ Examples:
   plab drain                               # before maintenance of the machine
   plab drain --for-shutdown                # what the machine's shutdown calls", STATUS_LINES]))]
     Drain(DrainArgs),
+
+    /// Show whose packets went to an address
+    #[command(
+        long_about = "Show whose packets went to an address: slice, contact and counts, one line a slice, also of slices that \
+are gone. Only root may ask.\n\nTimes are RFC 3339, such as 2036-03-01T04:00:00Z, or back from now, such as -2h. What the node \
+remembers is bounded (`[flows]` in the node file); when nothing is found, the answer says how far back it goes.",
+        after_help = concat_help(&["
+Examples:
+  plab who-sent --to 192.0.2.7
+  plab who-sent --to 192.0.2.7:443 --proto tcp --at 2036-03-01T04:00:00Z
+  plab who-sent --to 198.51.100.0/24 --since -2h
+  plab who-sent --to [2001:db8::7]:53 --json | jq -r '.senders[].contact'", "
+Exit status:
+  0  somebody's packets were found
+  1  nobody's were
+  2  the command line could not be understood, or the node refused or failed
+  3  plabd could not be reached or did not keep to the protocol"]))]
+    WhoSent(WhoSentArgs),
+
+    /// Show the flows of a slice, or write all of them to a file
+    #[command(
+        long_about = "Show the flows of a slice, oldest first: what it sent to whom, and what came back. Root may leave the slice \
+out. A flow that lasts long is shown in parts.\n\nTimes are as for `plab who-sent`. The columns of the CSV file, and the fields \
+of the JSON answer, have the same names. IPFIX (RFC 7011) has one record for what was sent and one for what came back, with the \
+slice as userName.",
+        after_help = concat_help(&["
+Examples:
+  plab flows princeton4                    # the newest 1000
+  plab flows princeton4 --since -10m --to 192.0.2.0/24
+  plab flows princeton4 --csv > flows.csv  # everything that is kept
+  plab flows --export ipfix flows.ipfix    # of all slices", STATUS_LINES]))]
+    Flows(FlowsArgs),
 
     /// Show the machine's boots and how they ended
     #[command(
@@ -404,6 +436,68 @@ pub struct DrainArgs {
     /// Print plabd's answer as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What `who-sent` and `flows` have in common.
+#[derive(Debug, Args)]
+pub struct FlowFilterArgs {
+    /// From this port of the node's
+    #[arg(long, value_name = "PORT")]
+    pub from_port: Option<u16>,
+    /// Of this protocol: tcp, udp, icmp, icmp6, sctp, dccp, udplite, gre, or a number
+    #[arg(long, value_name = "PROTO", value_parser = crate::flow_filter::protocol)]
+    pub proto: Option<u8>,
+    /// Going on at this time or later
+    #[arg(long, value_name = "TIME", value_parser = crate::flow_filter::past, allow_hyphen_values = true)]
+    pub since: Option<jiff::Timestamp>,
+    /// Going on at this time or earlier
+    #[arg(long, value_name = "TIME", value_parser = crate::flow_filter::past, allow_hyphen_values = true)]
+    pub until: Option<jiff::Timestamp>,
+}
+
+/// `plab who-sent`.
+#[derive(Debug, Args)]
+pub struct WhoSentArgs {
+    /// To this address or prefix, and port: 192.0.2.7, 192.0.2.7:443, 192.0.2.0/24, 2001:db8::7, [2001:db8::7]:53
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = crate::flow_filter::target)]
+    pub to: crate::flow_filter::Target,
+    /// Going on at this time, give or take a minute
+    #[arg(
+        long, value_name = "TIME", value_parser = crate::flow_filter::past, allow_hyphen_values = true,
+        conflicts_with_all = ["since", "until"]
+    )]
+    pub at: Option<jiff::Timestamp>,
+    /// What `who-sent` and `flows` have in common.
+    #[command(flatten)]
+    pub filter: FlowFilterArgs,
+    /// Print plabd's answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plab flows`.
+#[derive(Debug, Args)]
+pub struct FlowsArgs {
+    /// Only of this slice, also if it is gone
+    pub slice: Option<String>,
+    /// To this address or prefix, and port, as for `plab who-sent`
+    #[arg(long, value_name = "ADDR[:PORT]", value_parser = crate::flow_filter::target)]
+    pub to: Option<crate::flow_filter::Target>,
+    /// What `who-sent` and `flows` have in common.
+    #[command(flatten)]
+    pub filter: FlowFilterArgs,
+    /// Only the newest N, at most 100000 [default: 1000; with --csv and --export, all]
+    #[arg(short = 'n', long = "last", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub last: Option<u32>,
+    /// Print the answer as one JSON document
+    #[arg(long, conflicts_with_all = ["csv", "export"])]
+    pub json: bool,
+    /// Print comma-separated values
+    #[arg(long, conflicts_with = "export")]
+    pub csv: bool,
+    /// Write the flows as `ipfix` or `csv` to a file; `-` is standard output
+    #[arg(long, num_args = 2, value_names = ["FORMAT", "FILE"])]
+    pub export: Option<Vec<OsString>>,
 }
 
 /// `plab boots`.

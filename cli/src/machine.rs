@@ -127,6 +127,12 @@ pub fn head(node: &NodeStatus, now: Timestamp, screen: Screen) -> String {
     for problem in &node.problems {
         let _ = writeln!(out, "{}", screen.paint(Style::Bad, &format!("PROBLEM: {}", words(problem))));
     }
+    if let Some(lost) = node.flows.as_ref().and_then(crate::flow_filter::lost) {
+        let _ = writeln!(out, "{}", screen.paint(Style::Warn, &format!("FLOWS: {lost}")));
+    }
+    for problem in node.flows.iter().flat_map(|flows| &flows.problems) {
+        let _ = writeln!(out, "{}", screen.paint(Style::Bad, &format!("PROBLEM: {}", words(problem))));
+    }
     if let Some(plan) = &node.planned {
         let _ = writeln!(out, "{}", screen.paint(Style::Warn, &format!("PLANNED: {}", sentence(plan, now))));
     }

@@ -13,7 +13,8 @@ use crate::client::{Received, control_socket};
 use crate::error::{self, Error};
 use crate::output::{Screen, complain, print, print_json, words};
 use crate::{
-    check, client, confirm, definitions, docs_gen, events, exec, init, machine, sessions, status, top,
+    check, client, confirm, definitions, docs_gen, events, exec, flows, init, machine, sessions, status, top,
+    who_sent,
 };
 
 /// All of `plab`.
@@ -82,6 +83,8 @@ fn wants_json(command: &Command) -> bool {
         Command::Drain(a) => a.json,
         Command::Boots(a) => a.json,
         Command::Node(a) => a.json,
+        Command::WhoSent(a) => a.json,
+        Command::Flows(a) => a.json,
         // Its refusals are part of its array.
         Command::Apply(_) | Command::Check(_) | Command::Init(_) => false,
         Command::Exec(_) | Command::Shell(_) | Command::Completions(_) | Command::Man(_) => false,
@@ -111,6 +114,8 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
         Command::Drain(args) => done(socket, Request::Drain { for_shutdown: args.for_shutdown }, args.json),
         Command::Boots(args) => machine::boots(socket, &args, screen),
         Command::Node(args) => machine::node(socket, args, screen),
+        Command::WhoSent(args) => who_sent::run(socket, &args, screen),
+        Command::Flows(args) => flows::run(socket, &args, screen),
         Command::Completions(args) => docs_gen::completions(args.shell),
         Command::Man(args) => docs_gen::man_pages(&args.directory),
         // Dispatched before: they have statuses of their own.

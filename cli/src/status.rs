@@ -299,6 +299,7 @@ mod tests {
             problems: Vec::new(),
             boot: None,
             planned: None,
+            flows: None,
             refused: Vec::new(),
             slices,
         }

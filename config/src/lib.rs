@@ -35,7 +35,7 @@ pub use etc::EtcEntry;
 pub use feature::Feature;
 pub use limits::{CpuLimits, MemoryLimits, TaskLimits};
 pub use names::{NodeName, SliceName};
-pub use node_file::{Audit, Defaults, LandlockNeed, NodeFile, NodeView};
+pub use node_file::{Audit, Defaults, FlowRetention, LandlockNeed, NodeFile, NodeView};
 pub use paths::AbsolutePath;
 pub use set::{DefinitionSet, Outcome};
 pub use ssh_keys::SshKey;

@@ -21,7 +21,7 @@ use crate::units::{Bytes, CpuWeight, TaskCount, TimeSpan, UidRange};
 use crate::view;
 
 /// Every key a node file may have.
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 30] = [
     "name",
     "address",
     "uids",
@@ -49,6 +49,9 @@ const KEYS: [&str; 27] = [
     "boot.network_wait",
     "power",
     "power.program",
+    "flows",
+    "flows.keep",
+    "flows.max",
 ];
 
 /// Where a Debian system's programs and libraries are. Those that are symbolic links into `/usr`, or not there on
@@ -81,6 +84,23 @@ pub struct NodeFile {
     /// What reboots the machine or switches it off: called with the one argument `reboot` or `poweroff`. If `None`,
     /// systemd is asked.
     pub power_program: Option<AbsolutePath>,
+    /// How much is kept of who sent what to whom.
+    pub flows: FlowRetention,
+}
+
+/// How much is kept of who sent what to whom; whichever bound is reached first counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct FlowRetention {
+    /// How long; 30 days unless said.
+    pub keep: TimeSpan,
+    /// How much of the disk; 1G unless said.
+    pub max: Bytes,
+}
+
+impl Default for FlowRetention {
+    fn default() -> Self {
+        Self { keep: TimeSpan::from_secs(30 * 86_400), max: Bytes::mebi(1024) }
+    }
 }
 
 /// What Landlock has to offer for a capsule to start.
@@ -168,6 +188,7 @@ impl NodeFile {
             audit: Audit::default(),
             network_wait: None,
             power_program: None,
+            flows: FlowRetention::default(),
         }
     }
 
@@ -207,6 +228,7 @@ fn read(top: &mut Section<'_, '_>) -> Option<NodeFile> {
         top.section("audit", |audit| audit.read("syslog").map(|syslog| Audit { syslog })).unwrap_or_default();
     let network_wait = top.section("boot", |boot| boot.take("network_wait").as_ref().and_then(read_wait));
     let power_program = top.section("power", |power| power.read("program"));
+    let flows = top.section("flows", read_flows);
     Some(NodeFile {
         name: name?,
         address,
@@ -218,7 +240,37 @@ fn read(top: &mut Section<'_, '_>) -> Option<NodeFile> {
         audit,
         network_wait,
         power_program,
+        flows,
     })
+}
+
+/// With less a complaint would come too late.
+const SHORTEST_KEEP: TimeSpan = TimeSpan::from_secs(3600);
+/// Ten years: what is longer is a mistake.
+const LONGEST_KEEP: TimeSpan = TimeSpan::from_secs(3650 * 86_400);
+/// With less the store would forget what has come just now.
+const LEAST_FLOWS: Bytes = Bytes::mebi(16);
+
+fn read_flows(section: &mut Section<'_, '_>) -> FlowRetention {
+    let base = FlowRetention::default();
+    let keep = section.take("keep").and_then(|item| {
+        let keep: TimeSpan = item.read()?;
+        if (SHORTEST_KEEP..=LONGEST_KEEP).contains(&keep) {
+            return Some(keep);
+        }
+        let expected = format!("a time from \"{SHORTEST_KEEP}\" to \"{LONGEST_KEEP}\"");
+        item.reject(&ValueError::expected(expected));
+        None
+    });
+    let max = section.take("max").and_then(|item| {
+        let max: Bytes = item.read()?;
+        if max >= LEAST_FLOWS {
+            return Some(max);
+        }
+        item.reject(&ValueError::expected(format!("a size of at least \"{LEAST_FLOWS}\"")));
+        None
+    });
+    FlowRetention { keep: keep.unwrap_or(base.keep), max: max.unwrap_or(base.max) }
 }
 
 /// A machine that nobody sees to gets its services back after at most this long.
@@ -315,6 +367,28 @@ mod tests {
         assert_eq!(wait("\"2m\""), Ok(Some(TimeSpan::from_secs(120))));
         for (value, expected) in [("\"2h\"", "from \"0s\" (no wait) to \"1h\""), ("120", "a time such as")] {
             let errors = wait(value).expect_err(value);
+            assert!(errors[0].to_string().contains(expected), "{}", errors[0]);
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_flows_is_bounded() {
+        let read = |line: &str| {
+            let text = format!("name = \"n.org\"\n[flows]\n{line}\n");
+            NodeFile::parse(&text, Path::new("node.toml")).map(|node| node.flows)
+        };
+        let base = FlowRetention::default();
+        assert_eq!(
+            read("keep = \"7d\""),
+            Ok(FlowRetention { keep: TimeSpan::from_secs(7 * 86_400), ..base })
+        );
+        assert_eq!(read("max = \"16M\""), Ok(FlowRetention { max: Bytes::mebi(16), ..base }));
+        for (line, expected) in [
+            ("keep = \"59m\"", "a time from \"1h\" to \"3650d\""),
+            ("keep = \"3651d\"", "a time from \"1h\" to \"3650d\""),
+            ("max = \"15M\"", "a size of at least \"16M\""),
+        ] {
+            let errors = read(line).expect_err(line);
             assert!(errors[0].to_string().contains(expected), "{}", errors[0]);
         }
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::flows::{FlowFilter, FlowPage, FlowsKept, WhoSent};
 use crate::machine::{BootSummary, Boots, Plan, PowerAction};
 
 /// One request with the protocol version the client speaks.
@@ -104,7 +105,22 @@ pub enum Request {
     CancelPower,
     /// Believe the clock as it is now, whatever the node thought of it.
     TrustClock,
+    /// Whose packets went somewhere (3.6): one row a slice.
+    WhoSent {
+        /// Which packets.
+        filter: FlowFilter,
+    },
+    /// The flows, in pages, and last what is kept at all.
+    Flows {
+        /// Which.
+        filter: FlowFilter,
+        /// Only so many, the newest, at most [`MAX_NEWEST`].
+        last: Option<u32>,
+    },
 }
+
+/// The most flows that can be asked for as the newest.
+pub const MAX_NEWEST: u32 = 100_000;
 
 /// A command to run in a capsule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -145,7 +161,7 @@ pub struct WindowSize {
     pub cols: u16,
 }
 
-/// What `plabd` answers. One reply ends a request, but for a followed [`Request::Events`].
+/// What `plabd` answers. One reply ends a request, but for a followed [`Request::Events`] and [`Request::Flows`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum Reply {
@@ -184,6 +200,12 @@ pub enum Reply {
         /// Oldest first.
         sessions: Vec<SessionStatus>,
     },
+    /// To [`Request::WhoSent`].
+    WhoSent(WhoSent),
+    /// To [`Request::Flows`], as many as are needed.
+    Flows(FlowPage),
+    /// The end of the answer to [`Request::Flows`].
+    FlowsKept(FlowsKept),
     /// The request was refused or failed.
     Error(ErrorReply),
 }
@@ -237,6 +259,9 @@ pub struct NodeStatus {
     /// The reboot, or the switching off, that is to come.
     #[serde(default)]
     pub planned: Option<Plan>,
+    /// What is kept of flows; only for root, and absent from an older plabd.
+    #[serde(default)]
+    pub flows: Option<FlowsKept>,
     /// Definitions that are not in effect, with the reason.
     pub refused: Vec<RefusedDefinition>,
     /// One entry a slice, by name.

@@ -13,6 +13,7 @@
 pub mod channel;
 pub mod control;
 pub mod escape;
+pub mod flows;
 pub mod machine;
 pub mod session;
 

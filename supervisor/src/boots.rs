@@ -55,6 +55,11 @@ impl Boot {
         })
     }
 
+    /// The kernel's name of it.
+    pub fn id(&self) -> String {
+        self.seen.borrow().boot_id.clone()
+    }
+
     /// What the ledger had when plabd began.
     pub fn before(&self) -> &Before {
         &self.before

@@ -219,6 +219,7 @@ pub async fn judge_anew(node: &Rc<Node>) {
         // A failure is the ledger's trouble, and told as such.
         node.boot.correct(&node.ledger, now).await.ok();
     }
+    node.flows.tell_clock(&node.clock);
     // A failure is the ledger's trouble, and told as such.
     node.ledger.set_meta(LAST_SEEN, node.clock.now().to_string()).await.ok();
 }

@@ -11,6 +11,7 @@ mod diagnostics;
 mod directory;
 mod etc_watch;
 mod events;
+mod flows;
 mod ledger;
 mod ledger_watch;
 mod machine;
@@ -146,8 +147,9 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     let events = Events::new(ledger.clone(), audit, ledger.last_event().await?);
     let clock = clock::Clock::new(ledger.meta(clock::LAST_SEEN).await?.as_deref());
     let boot = boots::Boot::look(&ledger, &clock).await?;
+    let flows = flows::Flows::open(&machine, &boot.id(), &clock);
     let sessions = Sessions::new(Kept::new(machine.paths.sessions()));
-    let node = Rc::new(Node::new(machine, ledger, events, clock, boot, sessions));
+    let node = Rc::new(Node::new(machine, ledger, events, clock, boot, sessions, flows));
     // On a full disk this fails, is told by whoever follows the ledger, and is done when there is space.
     node.boot.record(&node.ledger).await.ok();
     tokio::task::spawn_local(ledger_watch::follow(Rc::clone(&node)));
@@ -191,6 +193,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     tokio::task::spawn_local(etc_watch::follow(Rc::clone(&node)));
     tokio::task::spawn_local(clock::follow(Rc::clone(&node)));
     tokio::task::spawn_local(power::follow(Rc::clone(&node)));
+    tokio::task::spawn_local(flows::follow(Rc::clone(&node)));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -211,6 +214,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
         Severity::Notice,
         if drain_on_exit { "with every capsule" } else { "capsules run on" },
     );
+    node.flows.close().await;
     end(&node).await;
     std::fs::remove_file(node.machine.paths.control()).ok();
     if drain_on_exit {

@@ -15,6 +15,7 @@ use crate::boots::Boot;
 use crate::capsule::task::Task;
 use crate::clock::Clock;
 use crate::events::Events;
+use crate::flows::Flows;
 use crate::ledger::{Ledger, SliceRow};
 use crate::machine::Machine;
 use crate::power::Power;
@@ -41,6 +42,8 @@ pub struct Node {
     pub clock: Clock,
     /// The machine's present boot.
     pub boot: Boot,
+    /// Who sent what to whom.
+    pub flows: Flows,
     /// The reboot that is to come.
     pub power: Power,
     /// Why no capsule is made now, if so.
@@ -60,6 +63,7 @@ impl Node {
         clock: Clock,
         boot: Boot,
         sessions: Sessions,
+        flows: Flows,
     ) -> Self {
         Self {
             machine,
@@ -71,6 +75,7 @@ impl Node {
             drained: Cell::new(false),
             clock,
             boot,
+            flows,
             power: Power::new(),
             births_held: RefCell::new(None),
             world: watch::Sender::new(()),

@@ -17,6 +17,8 @@ pub struct Paths {
     pub skel: PathBuf,
     /// The ledger.
     pub ledger: PathBuf,
+    /// Who sent what to whom; only root enters it.
+    pub flows: PathBuf,
     /// Slices' storage.
     pub storage: PathBuf,
     /// Sockets, lock, view skeleton: nothing that must outlive a boot.
@@ -35,6 +37,7 @@ impl Paths {
             seccomp: etc.join("seccomp"),
             skel: etc.join("skel"),
             ledger: state.join("ledger.sqlite"),
+            flows: state.join("flows"),
             storage: state.join("slices"),
             run: root.join("run/planetlab"),
         }

@@ -1,4 +1,4 @@
-//! Who may ask what: root everything, a slice's own UID five things, of itself only. The kernel says who asks
+//! Who may ask what: root everything, a slice's own UID six things, of itself only. The kernel says who asks
 //! (`SO_PEERCRED`); nothing in a request is believed about that.
 
 use plab_protocol::control::{ErrorCode, ErrorReply, Request};
@@ -75,6 +75,7 @@ pub fn check(caller: &Caller, request: &Request) -> Result<(), ErrorReply> {
     let asked = match request {
         // Without a name it is about what the caller may see, which is its own.
         Request::Status { slice, .. } | Request::Sessions { slice } => slice.as_ref().unwrap_or(own),
+        Request::Flows { filter, .. } => filter.slice.as_ref().unwrap_or(own),
         Request::Exec(exec) => &exec.slice,
         Request::Restart { slice } => slice,
         Request::Apply { .. }
@@ -88,10 +89,11 @@ pub fn check(caller: &Caller, request: &Request) -> Result<(), ErrorReply> {
         | Request::Planned
         | Request::Power { .. }
         | Request::CancelPower
-        | Request::TrustClock => {
+        | Request::TrustClock
+        | Request::WhoSent { .. } => {
             return Err(refused(
                 ErrorCode::Denied,
-                "only root may ask this; a slice may use exec, shell, status, sessions, restart on itself",
+                "only root may ask this; a slice may use exec, shell, status, sessions, flows, restart on itself",
             ));
         }
     };
@@ -106,6 +108,7 @@ pub fn check(caller: &Caller, request: &Request) -> Result<(), ErrorReply> {
 mod tests {
     use super::*;
     use plab_protocol::control::Exec;
+    use plab_protocol::flows::FlowFilter;
     use plab_protocol::machine::PowerAction;
 
     fn exec(slice: &str) -> Request {
@@ -138,6 +141,17 @@ mod tests {
             (Request::Power { action: PowerAction::Reboot, at: None, reason: None }, false),
             (Request::CancelPower, false),
             (Request::TrustClock, false),
+            (
+                Request::Flows {
+                    filter: FlowFilter { slice: Some(slice()), ..FlowFilter::default() },
+                    last: None,
+                },
+                true,
+            ),
+            (
+                Request::WhoSent { filter: FlowFilter { slice: Some(slice()), ..FlowFilter::default() } },
+                false,
+            ),
         ]
     }
 
@@ -150,13 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_may_five_things_of_itself() {
+    fn a_slice_may_six_things_of_itself() {
         let caller = Caller::Slice("site_sl1".into());
         for (request, may) in everything("site_sl1") {
             assert_eq!(check(&caller, &request).is_ok(), may, "{request:?}");
         }
         assert!(check(&caller, &Request::Status { slice: None, verify: false }).is_ok());
         assert!(check(&caller, &Request::Sessions { slice: None }).is_ok());
+        assert!(check(&caller, &Request::Flows { filter: FlowFilter::default(), last: None }).is_ok());
         // A longer name with the same beginning is another's.
         for other in ["site_sl10", "site_sl", "site"] {
             for (request, _) in everything(other) {

@@ -6,10 +6,12 @@
 //! | [`connection`] | one client's lines |
 //! | [`authority`] | who may ask what |
 //! | [`requests`] | what each request does |
+//! | [`flows`] | questions about who sent what |
 //! | [`status`] | showing slices |
 
 mod authority;
 mod connection;
+mod flows;
 mod machine;
 mod requests;
 mod server;

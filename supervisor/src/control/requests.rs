@@ -49,6 +49,8 @@ pub fn describe(request: &Request) -> String {
         Request::CancelPower => "node cancel".into(),
         Request::TrustClock => "node trust-clock".into(),
         Request::Sessions { slice } => format!("sessions {}", slice.as_deref().unwrap_or("")),
+        Request::WhoSent { .. } => "who-sent".into(),
+        Request::Flows { filter, .. } => format!("flows {}", filter.slice.as_deref().unwrap_or("")),
     }
 }
 
@@ -76,6 +78,11 @@ pub async fn serve(
         | Request::Power { .. }
         | Request::CancelPower
         | Request::TrustClock) => super::machine::serve(node, caller, request).await,
+        Request::WhoSent { filter } => super::flows::who_sent(node, caller, filter).await,
+        Request::Flows { filter, last } => {
+            super::flows::list(node, caller, filter, last, connection).await;
+            return;
+        }
         Request::Events { since, slice, follow } => {
             events(node, since, slice, follow, connection).await;
             return;

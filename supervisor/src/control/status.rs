@@ -34,6 +34,8 @@ pub fn node(node: &Rc<Node>, caller: &Caller, one: Option<&str>, verify: bool) -
         problems: problems(node),
         boot: Some(node.boot.summary(&node.clock)),
         planned: node.power.plan(),
+        flows: (*caller == Caller::Root)
+            .then(|| super::flows::kept(node.flows.kept(&plab_flows::Filter::default()))),
         refused: if *caller == Caller::Root { refused(node) } else { Vec::new() },
         slices: handles.iter().map(|handle| slice(node, handle, verify)).collect(),
     }

@@ -31,6 +31,9 @@ impl Task {
         let text = definition.to_toml();
         let source = definition.origin.file.display().to_string();
         *self.slice.definition.borrow_mut() = Rc::clone(definition);
+        if self.up.is_some() {
+            self.node.flows.tell_owner(&self.node.machine, &self.slice);
+        }
         if self
             .row
             .as_ref()
@@ -125,6 +128,7 @@ impl Task {
         self.slice.status_ok.set(None);
         *self.slice.born.borrow_mut() = None;
         self.up = Some(up);
+        self.node.flows.tell_owner(&self.node.machine, &self.slice);
         Ok(())
     }
 

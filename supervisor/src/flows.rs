@@ -1,0 +1,228 @@
+//! Who sent what to whom: the store of flow records, kept up to date with whose capsules are whose and what time it is.
+//!
+//! The store may be unusable, on a full disk or after a downgrade; the node then goes on without it and says so. Questions
+//! are asked on threads of their own, so few at a time that they are no burden: plabd's one thread waits for none.
+
+use std::cell::{Cell, RefCell};
+use std::ops::ControlFlow;
+use std::rc::Rc;
+use std::time::Duration;
+
+use plab_flows::{
+    ClockReading, Filter, FlowError, FlowReader, FlowRow, FlowSink, Kept, Owner, Senders, Store, StoreLimits,
+};
+use plab_protocol::control::{ErrorCode, ErrorReply, Severity};
+use plab_protocol::flows::PAGE;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+
+use crate::clock::Clock;
+use crate::machine::Machine;
+use crate::node::Node;
+use crate::slice::{Slice, refused};
+
+/// Questions at the same time, of root and, apart from these, of all slices together.
+const AT_ONCE: usize = 2;
+
+/// Pages that wait for a client: with more, one that reads slowly would fill the memory.
+const PAGES: usize = 2;
+
+/// Between two looks at whether records were lost.
+const LOOK: Duration = Duration::from_secs(60);
+
+/// A clock that differs by less is the same: two readings are never made at one instant. Milliseconds.
+const SAME: i64 = 100;
+
+/// The flow store of the node.
+pub struct Flows {
+    store: RefCell<Option<Store>>,
+    /// Where the kernel's records go, and what answers; or why there is neither.
+    ways: Result<(FlowSink, FlowReader), String>,
+    clock: Cell<ClockReading>,
+    of_root: Semaphore,
+    of_slices: Semaphore,
+}
+
+impl Flows {
+    /// Opens the store of this boot.
+    pub fn open(machine: &Machine, boot: &str, clock: &Clock) -> Self {
+        let keep = machine.node.flows;
+        let limits = StoreLimits { keep: keep.keep.get(), max: keep.max.get() };
+        let clock = reading(clock);
+        let (store, ways) = match Store::open(&machine.paths.flows, boot, clock, limits) {
+            Ok(store) => {
+                let ways = (store.sink(), store.reader());
+                (Some(store), Ok(ways))
+            }
+            Err(error) => (None, Err(error.to_string())),
+        };
+        Self {
+            store: RefCell::new(store),
+            ways,
+            clock: Cell::new(clock),
+            of_root: Semaphore::new(AT_ONCE),
+            of_slices: Semaphore::new(AT_ONCE),
+        }
+    }
+
+    /// Says whose the flows of a slice's capsule are from now on.
+    pub fn tell_owner(&self, machine: &Machine, slice: &Slice) {
+        let Ok((sink, _)) = &self.ways else { return };
+        // A cgroup that is gone sends nothing more.
+        let Ok(Some(cgroup)) = machine.tree.capsule_cgroup(&slice.name) else { return };
+        let Ok(stat) = rustix::fs::fstat(cgroup.unified()) else { return };
+        let owner = Owner {
+            slice: slice.name.clone(),
+            uid: slice.uid.get(),
+            contact: slice.definition.borrow().contact.clone(),
+        };
+        // The inode of a cgroup's directory is the cgroup's ID, see bpf_get_current_cgroup_id in bpf-helpers(7).
+        sink.set_owner(stat.st_ino, owner);
+    }
+
+    /// Says what time it is, after it was judged anew.
+    pub fn tell_clock(&self, clock: &Clock) {
+        let (now, before) = (reading(clock), self.clock.get());
+        if let Ok((sink, _)) = &self.ways
+            && (now.believed != before.believed || (now.zero - before.zero).abs() >= SAME)
+        {
+            self.clock.set(now);
+            sink.set_clock(now);
+        }
+    }
+
+    /// What is kept, and what was lost in the time that `filter` asks about.
+    pub fn kept(&self, filter: &Filter) -> Kept {
+        match &self.ways {
+            Ok((_, reader)) => reader.kept(filter),
+            Err(why) => Kept { trouble: Some(why.clone()), ..Kept::default() },
+        }
+    }
+
+    fn reader(&self) -> Result<FlowReader, ErrorReply> {
+        match &self.ways {
+            Ok((_, reader)) => Ok(reader.clone()),
+            Err(why) => Err(refused(ErrorCode::Failed, why.clone())),
+        }
+    }
+
+    /// Who sent what `filter` says.
+    ///
+    /// # Errors
+    /// It takes too long, or there is no store.
+    pub async fn who_sent(&self, filter: Filter) -> Result<Senders, ErrorReply> {
+        let reader = self.reader()?;
+        let _turn = turn(&self.of_root).await?;
+        let (answer, answered) = oneshot::channel();
+        start(move || {
+            // Whoever asked may have gone.
+            answer.send(reader.who_sent(&filter)).ok();
+        })?;
+        let failed = |error: FlowError| refused(ErrorCode::Failed, error.to_string());
+        answered.await.map_err(|_| failed(FlowError::Closed))?.map_err(failed)
+    }
+
+    /// Hands the flows that `filter` says to `send`, in pages, until it is false; with `newest` only so many. Returns what is kept.
+    ///
+    /// # Errors
+    /// There is no store.
+    pub async fn list(
+        &self,
+        filter: Filter,
+        newest: Option<u32>,
+        for_root: bool,
+        mut send: impl AsyncFnMut(Vec<FlowRow>) -> bool,
+    ) -> Result<Kept, ErrorReply> {
+        let reader = self.reader()?;
+        let _turn = turn(if for_root { &self.of_root } else { &self.of_slices }).await?;
+        let (pages, mut arriving) = mpsc::channel(PAGES);
+        start(move || {
+            let mut page = Vec::new();
+            let damaged = reader.flows(&filter, newest, |row| {
+                page.push(row);
+                if page.len() < PAGE || pages.blocking_send(Ok(std::mem::take(&mut page))).is_ok() {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            });
+            let mut kept = reader.kept(&filter);
+            kept.damaged.extend(damaged);
+            // Whoever asked may have gone.
+            if pages.blocking_send(Ok(page)).is_ok() {
+                pages.blocking_send(Err(kept)).ok();
+            }
+        })?;
+        while let Some(arrived) = arriving.recv().await {
+            match arrived {
+                Ok(page) => {
+                    if !page.is_empty() && !send(page).await {
+                        break;
+                    }
+                }
+                Err(kept) => return Ok(kept),
+            }
+        }
+        Err(refused(ErrorCode::Failed, "the answer was not read to its end"))
+    }
+
+    /// Writes what was delivered and ends the store.
+    pub async fn close(&self) {
+        if let Some(store) = self.store.take() {
+            // The thread that closes it panicked: told on standard error.
+            tokio::task::spawn_blocking(|| store.close()).await.ok();
+        }
+    }
+}
+
+async fn turn(semaphore: &Semaphore) -> Result<SemaphorePermit<'_>, ErrorReply> {
+    semaphore.acquire().await.map_err(|_| refused(ErrorCode::Failed, "the flow store is closed"))
+}
+
+/// A thread beside the pool, in which capsules wait for their births.
+fn start(work: impl FnOnce() + Send + 'static) -> Result<(), ErrorReply> {
+    let started = std::thread::Builder::new().name("flows-ask".into()).spawn(work);
+    started
+        .map(drop)
+        .map_err(|error| refused(ErrorCode::Failed, format!("could not start a thread: {error}")))
+}
+
+/// What time it is, as the node judges it.
+fn reading(clock: &Clock) -> ClockReading {
+    let boottime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let boottime = boottime.tv_sec * 1000 + boottime.tv_nsec / 1_000_000;
+    ClockReading { zero: clock.now().as_millisecond() - boottime, believed: clock.state().is_believed() }
+}
+
+/// Reports what was lost and what cannot be read or written, for as long as plabd runs.
+pub async fn follow(node: Rc<Node>) {
+    let before = node.flows.kept(&Filter::default());
+    let mut told = Kept { trouble: None, damaged: Vec::new(), ..before };
+    loop {
+        let now = node.flows.kept(&Filter::default());
+        for damaged in now.damaged.iter().filter(|damaged| !told.damaged.contains(damaged)) {
+            node.events.report(None, "flows-damaged", Severity::Error, damaged.clone());
+        }
+        match (&now.trouble, &told.trouble) {
+            (Some(trouble), None) => {
+                let message = format!("{trouble}; who sends what is not recorded until it can be written");
+                node.events.report(None, "flows-failed", Severity::Error, message);
+            }
+            (None, Some(_)) => {
+                let message = "the flow store can be written again";
+                node.events.report(None, "flows-recovered", Severity::Notice, message);
+            }
+            _ => {}
+        }
+        let lost = |kept: &Kept| kept.lost_kernel + kept.lost_store + kept.unread;
+        let more = lost(&now).saturating_sub(lost(&told));
+        if more > 0 {
+            let message = format!(
+                "{more} flow records: {} were lost in the kernel, {} on the way to disk, {} were not understood, of all that are kept",
+                now.lost_kernel, now.lost_store, now.unread
+            );
+            node.events.report(None, "flows-lost", Severity::Warning, message);
+        }
+        told = now;
+        tokio::time::sleep(LOOK).await;
+    }
+}
