@@ -134,6 +134,14 @@ impl CapsuleCgroup {
         self.unified.as_fd()
     }
 
+    /// The kernel's ID of the v2 cgroup.
+    ///
+    /// # Errors
+    /// The directory cannot be looked at.
+    pub fn id(&self) -> Result<u64, KernelError> {
+        super::tree::id(&self.unified, std::path::Path::new(&self.unified_path))
+    }
+
     /// Opens `tasks` of every v1 hierarchy in use; a thread that writes `0` joins.
     ///
     /// Not `cgroup.procs`: that moves a whole process, for which the kernel stops every fork on the machine and
