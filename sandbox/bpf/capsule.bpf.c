@@ -246,7 +246,7 @@ int plab_setopt(struct bpf_sockopt *ctx)
 /* What matters of a packet. */
 struct packet {
 	struct bpf_sock_tuple tuple;
-	__u32 tuple_size;
+	int v6;
 	__u32 protocol;
 	__be16 sport;
 	__be16 dport;
@@ -284,10 +284,11 @@ INLINE int may_stay(struct __sk_buff *skb, struct capsule *capsule, struct packe
 	owner = owner_of(class, ntohs(packet->dport));
 	if (owner == OWNER_NODE_OPEN)
 		return 1;
+	/* Its own port: it is the slice's there, too, where sshd listens for it outside (ssh -R). */
 	if (class == CLASS_TCP)
-		return may_open(skb, &packet->tuple, packet->tuple_size);
+		return owner == capsule->uid || may_open(skb, &packet->tuple, packet->v6);
 	if (class == CLASS_UDP)
-		return may_deliver(skb, &packet->tuple, packet->tuple_size, packet->sport);
+		return may_deliver(skb, &packet->tuple, packet->v6, packet->sport);
 	/* There is no looking up a socket of these: to a slice's port, or an answer from one. */
 	return (owner != OWNER_NOBODY && owner != OWNER_NODE) || source_owner == capsule->uid;
 }
@@ -322,7 +323,7 @@ int plab_egress(struct __sk_buff *skb)
 		packet.protocol = protocol;
 		packet.tuple.ipv4.saddr = addresses[0];
 		packet.tuple.ipv4.daddr = addresses[1];
-		packet.tuple_size = sizeof(packet.tuple.ipv4);
+		packet.v6 = 0;
 		offset = 20;
 	} else if (skb->protocol == htons(ETHERTYPE_IPV6)) {
 		__u32 addresses[8];
@@ -334,7 +335,7 @@ int plab_egress(struct __sk_buff *skb)
 			goto opt_out;
 		packet.protocol = next;
 		__builtin_memcpy(packet.tuple.ipv6.saddr, addresses, sizeof(addresses));
-		packet.tuple_size = sizeof(packet.tuple.ipv6);
+		packet.v6 = 1;
 		offset = 40;
 	} else {
 		goto other;
@@ -352,7 +353,7 @@ int plab_egress(struct __sk_buff *skb)
 	}
 	if (skb->ifindex != LOOPBACK)
 		return PASS;
-	if (packet.tuple_size == sizeof(packet.tuple.ipv4)) {
+	if (!packet.v6) {
 		packet.tuple.ipv4.sport = class == CLASS_TCP ? 0 : packet.sport;
 		packet.tuple.ipv4.dport = packet.dport;
 	} else {

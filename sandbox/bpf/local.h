@@ -18,11 +18,16 @@
  * Whether a connection may be opened to who listens there. Only listeners are looked for, as from a source port of 0:
  * an old connection of somebody else's with the same four numbers, in TIME_WAIT, would hide the listener otherwise.
  */
-INLINE int may_open(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, __u32 size)
+INLINE int may_open(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v6)
 {
-	struct bpf_sock *sk = sk_lookup_tcp(skb, tuple, size, BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock *sk;
 	int may;
 
+	/* The size of the tuple says which it is, and has to be a constant. */
+	if (v6)
+		sk = sk_lookup_tcp(skb, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = sk_lookup_tcp(skb, tuple, sizeof(tuple->ipv4), BPF_F_CURRENT_NETNS, 0);
 	/* Nobody listens: the kernel says so to the capsule. */
 	if (!sk)
 		return 1;
@@ -35,11 +40,15 @@ INLINE int may_open(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, __u32 s
  * Whether a datagram may be delivered. A socket of the node's that was connected to this very capsule's port has asked
  * for it: that is an answer.
  */
-INLINE int may_deliver(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, __u32 size, __be16 from)
+INLINE int may_deliver(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v6, __be16 from)
 {
-	struct bpf_sock *sk = sk_lookup_udp(skb, tuple, size, BPF_F_CURRENT_NETNS, 0);
+	struct bpf_sock *sk;
 	int may;
 
+	if (v6)
+		sk = sk_lookup_udp(skb, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
+	else
+		sk = sk_lookup_udp(skb, tuple, sizeof(tuple->ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
 		return 1;
 	may = sk->dst_port == from || capsule_of(sk_cgroup_id(sk)) != 0;

@@ -47,7 +47,7 @@ struct refusals {
 /* The node's, and capsules may reach it at the node's own addresses. */
 #define OWNER_NODE_OPEN 0xfffffffe
 
-/* Ports by protocol: the index is `class << 16 | port`. */
+/* Ports by protocol: the index is `class << 16 | port`. Owners stand 8 bytes apart in the kernel's array anyway. */
 enum class { CLASS_TCP, CLASS_UDP, CLASS_SCTP, CLASS_UDPLITE, CLASSES };
 
 struct prefix4 {
@@ -70,7 +70,7 @@ SECTION("maps") struct bpf_map_def plab1_refusals = {
 	BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(struct refusals), 32768, BPF_F_NO_PREALLOC,
 };
 SECTION("maps") struct bpf_map_def plab1_owners = {
-	BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(__u32), CLASSES << 16, 0,
+	BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(__u64), CLASSES << 16, BPF_F_MMAPABLE,
 };
 SECTION("maps") struct bpf_map_def plab1_opt_out4 = {
 	BPF_MAP_TYPE_LPM_TRIE, sizeof(struct prefix4), sizeof(__u32), 65536, BPF_F_NO_PREALLOC,
@@ -94,10 +94,10 @@ INLINE struct capsule *capsule_of(__u64 cgroup)
 INLINE __u32 owner_of(enum class class, __u16 port)
 {
 	__u32 index = (__u32)class << 16 | port;
-	__u32 *owner = map_lookup(&plab1_owners, &index);
+	__u64 *owner = map_lookup(&plab1_owners, &index);
 
 	/* The array has every index; what could not be looked up is not free to take. */
-	return owner ? *owner : OWNER_NODE;
+	return owner ? (__u32)*owner : OWNER_NODE;
 }
 
 /* Counts one refusal of `what` for the capsule's slice. */

@@ -99,6 +99,21 @@ impl PortRange {
             last,
         })
     }
+
+    /// What of it is not in the other: nothing, or one or two ranges.
+    pub fn without(self, other: Self) -> impl Iterator<Item = Self> {
+        let rests = match self.overlap(other) {
+            None => [Some((self.first(), self.last())), None],
+            Some(both) => [
+                (self.first < both.first).then(|| (self.first(), both.first() - 1)),
+                (both.last < self.last).then(|| (both.last() + 1, self.last())),
+            ],
+        };
+        rests.into_iter().flatten().filter_map(move |(first, last)| {
+            let (first, last) = (NonZeroU16::new(first)?, NonZeroU16::new(last)?);
+            Some(Self { transport: self.transport, first, last })
+        })
+    }
 }
 
 impl FromStr for PortRange {

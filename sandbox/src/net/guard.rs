@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
-use plab_config::{IpPrefix, PortRange};
+use plab_config::{IpPrefix, PortRange, Transport};
 use rustix::io::Errno;
 
 use super::call;
 use super::layout::{
-    CapsuleState, NodeState, OWNER_NOBODY, OWNER_NODE, OWNER_NODE_OPEN, Plain, Refusals, port_index,
-    prefix_key,
+    CapsuleState, NodeState, OWNER_NOBODY, OWNER_NODE, OWNER_NODE_OPEN, Plain, Refusals, prefix_key,
 };
 use super::object::{self, Maps, PROGRAMS, Program};
+use super::owners::Owners;
+use super::sockets::{InetSocket, SocketTable};
 use crate::cgroup::CgroupTree;
 use crate::error::{KernelError, Tried};
 use crate::readback::Row;
@@ -24,6 +25,7 @@ const ONLY_NEW: u64 = 1;
 #[derive(Debug)]
 pub struct NetworkGuard {
     maps: Maps,
+    owners: Owners,
     programs: Vec<Program>,
     parent: OwnedFd,
     path: String,
@@ -40,7 +42,8 @@ impl NetworkGuard {
         let (parent, path) = tree.above_all()?;
         let former = former_maps(parent.as_fd()).tried("look for former BPF maps", &path)?;
         let (maps, programs) = object::load(former)?;
-        let guard = Self { maps, programs, parent, path, node: Mutex::default() };
+        let owners = Owners::of(maps.get("owners")?)?;
+        let guard = Self { maps, owners, programs, parent, path, node: Mutex::default() };
         guard.set_ephemeral_range()?;
         Ok(guard)
     }
@@ -124,6 +127,37 @@ impl NetworkGuard {
         call::delete(self.maps.get("refusals")?, &state.uid.to_ne_bytes()).tried("forget", &on)
     }
 
+    /// Closes the sockets of capsules that are on these ports and not the slice's with UID `owner`; every capsule's
+    /// without one. Returns how many there were.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked, or cannot close them.
+    pub fn close_strangers(&self, ports: &[PortRange], owner: Option<u32>) -> Result<usize, KernelError> {
+        if ports.is_empty() {
+            return Ok(0);
+        }
+        let table = SocketTable::open()?;
+        let transports: BTreeSet<Transport> = ports.iter().map(|range| range.transport()).collect();
+        let mut closed = 0;
+        for transport in transports {
+            let on_them = |socket: &InetSocket| {
+                ports.iter().any(|range| {
+                    range.transport() == transport && (range.first()..=range.last()).contains(&socket.port)
+                })
+            };
+            for socket in table.of(transport)?.iter().filter(|socket| on_them(socket)) {
+                let capsule = match socket.cgroup {
+                    Some(cgroup) => self.capsule(cgroup)?,
+                    None => None,
+                };
+                if capsule.is_some_and(|capsule| Some(capsule.uid) != owner) && table.destroy(socket)? {
+                    closed += 1;
+                }
+            }
+        }
+        Ok(closed)
+    }
+
     /// What the programs know of a capsule now.
     ///
     /// # Errors
@@ -147,67 +181,24 @@ impl NetworkGuard {
     }
 
     /// Makes ports the property of the slice with this UID.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn give(&self, ports: &[PortRange], uid: u32) -> Result<(), KernelError> {
-        self.set_owner(ports, uid)
+    pub fn give(&self, ports: &[PortRange], uid: u32) {
+        self.owners.set(ports, uid);
     }
 
     /// Makes ports nobody's.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn withdraw(&self, ports: &[PortRange]) -> Result<(), KernelError> {
-        self.set_owner(ports, OWNER_NOBODY)
+    pub fn withdraw(&self, ports: &[PortRange]) {
+        self.owners.set(ports, OWNER_NOBODY);
     }
 
     /// Makes ports the node's; those that are `open`, too, can be reached by capsules.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn keep(&self, own: &[PortRange], open: &[PortRange]) -> Result<(), KernelError> {
-        self.set_owner(own, OWNER_NODE)?;
-        self.set_owner(open, OWNER_NODE_OPEN)
+    pub fn keep(&self, own: &[PortRange], open: &[PortRange]) {
+        self.owners.set(own, OWNER_NODE);
+        self.owners.set(open, OWNER_NODE_OPEN);
     }
 
-    /// Makes nobody's what belongs to nobody among `owners`: of slices and of a node file that are gone.
-    ///
-    /// # Errors
-    /// The map cannot be read or written.
-    pub fn forget_owners_but(&self, kept: &[PortRange]) -> Result<(), KernelError> {
-        let kept: BTreeSet<u32> = kept
-            .iter()
-            .flat_map(|range| range.ports().map(|port| port_index(range.transport(), port.get())))
-            .collect();
-        let map = self.maps.get("owners")?;
-        for index in 0..4 << 16 {
-            let owner = self.owner_at(index)?;
-            if owner != OWNER_NOBODY && !kept.contains(&index) {
-                call::update(map, &u32::to_ne_bytes(index), &OWNER_NOBODY.to_ne_bytes(), 0)
-                    .tried("free", format!("port {}", index & 0xffff))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn owner_at(&self, index: u32) -> Result<u32, KernelError> {
-        let mut owner = [0; 4];
-        call::lookup(self.maps.get("owners")?, &index.to_ne_bytes(), &mut owner)
-            .tried("look up", format!("the owner of port {}", index & 0xffff))?;
-        Ok(u32::from_ne_bytes(owner))
-    }
-
-    fn set_owner(&self, ports: &[PortRange], owner: u32) -> Result<(), KernelError> {
-        let map = self.maps.get("owners")?;
-        for range in ports {
-            for port in range.ports() {
-                let index = port_index(range.transport(), port.get());
-                call::update(map, &index.to_ne_bytes(), &owner.to_ne_bytes(), 0)
-                    .tried("set the owner of", range)?;
-            }
-        }
-        Ok(())
+    /// Makes every port but those nobody's: of slices and of a node file that are gone.
+    pub fn keep_only_ports(&self, ports: &[PortRange]) {
+        self.owners.keep_only(ports);
     }
 
     /// Where no capsule may send anything from now on.
@@ -286,10 +277,7 @@ impl NetworkGuard {
         let found = self.capsule(id)?.map_or_else(|| "none: nothing may be sent".to_owned(), show);
         rows.push(row("state", show(state), found, "BPF map capsules"));
         for range in ports {
-            let mut owners = BTreeSet::new();
-            for port in range.ports() {
-                owners.insert(self.owner_at(port_index(range.transport(), port.get()))?);
-            }
+            let owners = self.owners.of_range(*range);
             let said = owners.iter().map(|owner| show_owner(*owner)).collect::<Vec<_>>().join(", ");
             rows.push(row(&range.to_string(), show_owner(state.uid), said, "BPF map owners"));
         }

@@ -9,6 +9,11 @@ mod call;
 mod guard;
 mod layout;
 mod object;
+mod owners;
+mod reserved;
+mod sockets;
 
 pub use guard::NetworkGuard;
 pub use layout::{CapsuleState, Refusals};
+pub use reserved::ReservedPorts;
+pub use sockets::{InetSocket, SocketTable};

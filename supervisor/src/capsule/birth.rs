@@ -53,6 +53,10 @@ pub fn birth(
     cgroup.freeze(false)?;
     cgroup.set(&wishes::limits(definition, &machine.offered))?;
     let oom = cgroup.oom_event()?;
+    // Until its cgroup is known to the network's programs it could not even make a socket.
+    if let Some(guard) = machine.guard() {
+        guard.admit(cgroup.id()?, wishes::network(definition, uid))?;
+    }
 
     machine.storage.create(slice, uid)?;
     let storage = machine.storage.mounts(slice)?;
@@ -103,7 +107,8 @@ pub fn birth(
     await_ready(&link, slice)?;
 
     // Layer 7: not what was asked for, but what is.
-    if let Some(row) = readback::process(child.pid, uid)?.into_iter().find(|row| !row.ok) {
+    let network = super::verify::network(machine, &cgroup, definition, uid)?;
+    if let Some(row) = readback::process(child.pid, uid)?.into_iter().chain(network).find(|row| !row.ok) {
         let message = format!("asked {}, in force {}", row.asked, row.in_force);
         return Err(KernelError::new(
             format!("hold {slice} to its {} ({})", row.layer, row.what),

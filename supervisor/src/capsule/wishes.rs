@@ -1,9 +1,10 @@
 //! A definition in the sandbox's terms.
 
-use plab_config::{Definition, NodeFile};
+use plab_config::{Definition, NodeFile, Transport};
 use plab_control_scripts::{ResourceDescription, SliceNode};
 use plab_sandbox::cgroup::Limits;
 use plab_sandbox::message::Times;
+use plab_sandbox::net::CapsuleState;
 use plab_sandbox::probe::Offered;
 
 /// The cgroup's limits.
@@ -16,6 +17,12 @@ pub fn limits(definition: &Definition, offered: &Offered) -> Limits {
         memory_max: definition.memory.max.get(),
         tasks_max: definition.tasks.max.get(),
     }
+}
+
+/// What the network's programs know of it.
+pub fn network(definition: &Definition, uid: u32) -> CapsuleState {
+    let sctp = definition.network.ports.iter().any(|range| range.transport() == Transport::Sctp);
+    CapsuleState { uid, classid: 0, sctp }
 }
 
 /// The hooks' limits that capsule-init keeps by itself.
@@ -45,6 +52,8 @@ pub fn resources(definition: &Definition, uid: u32, node: &NodeFile) -> String {
                 address: node.address.map(|address| address.to_string()),
             })
             .collect(),
+        ports: definition.network.ports.iter().map(ToString::to_string).collect(),
+        raw: definition.network.raw.iter().map(ToString::to_string).collect(),
         seccomp: definition.seccomp.profile.to_string(),
         ..ResourceDescription::default()
     }
