@@ -14,6 +14,7 @@ pub mod channel;
 pub mod control;
 pub mod escape;
 pub mod machine;
+mod ports;
 pub mod session;
 
 /// The version this build speaks. A request of another major version is refused with

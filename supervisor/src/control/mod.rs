@@ -11,6 +11,7 @@
 mod authority;
 mod connection;
 mod machine;
+mod ports;
 mod requests;
 mod server;
 mod status;
