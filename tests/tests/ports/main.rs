@@ -179,8 +179,11 @@ fn enforcement_outlives_plabd() {
         node.kill_daemon();
         goes_on(&node);
         node.start_daemon();
-        let verified = node.plab(&["status", "site_a", "--verify"]).ok();
-        assert!(verified.contains("plab_egress") && !verified.contains(" NO"), "{verified}");
+        let shown = node.plab(&["status", "site_a", "--verify", "--json"]).stdout;
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        let rows = shown["slices"][0]["verify"].as_array().expect("rows");
+        let network: Vec<_> = rows.iter().filter(|row| row["layer"] == "network").collect();
+        assert!(network.len() > 9 && network.iter().all(|row| row["ok"] == true), "{network:?}");
     }
     goes_on(&node);
     let tried = node.home_file("site_a", "tried");
