@@ -77,6 +77,7 @@ pub fn birth(
     let listener = listening_socket(machine, slice, uid)?;
 
     let (child, link) = start_init(machine, &cgroup, slice)?;
+    let tcp_ports = wishes::landlock_ports(definition, machine);
     let setup = Setup {
         protocol: PROTOCOL,
         slice: slice.to_owned(),
@@ -88,7 +89,8 @@ pub fn birth(
         tasks: definition.tasks.max.get().into(),
         landlock_abi: machine.offered.landlock_abi.min(NEWEST_KNOWN),
         readable: machine.template.readable().to_vec(),
-        birthmark: Birthmark::of(definition, &profile.digest).to_string(),
+        birthmark: Birthmark::of(definition, &profile.digest, tcp_ports.as_deref()).to_string(),
+        tcp_ports,
         extra,
         skel: skel.is_some(),
     };

@@ -39,9 +39,10 @@ pub fn rows(
         ok: row.ok,
         source: row.source,
     }));
+    let tcp_ports = wishes::landlock_ports(definition, machine);
     let birthmark = machine
         .profile(definition.seccomp.profile.as_str())
-        .map(|profile| Birthmark::of(definition, &profile.digest).to_string())
+        .map(|profile| Birthmark::of(definition, &profile.digest, tcp_ports.as_deref()).to_string())
         .unwrap_or_else(|reason| format!("unknown: {reason}"));
     let abi = machine.offered.landlock_abi.min(NEWEST_KNOWN);
     // The kernel shows neither a ruleset nor a filter's content from outside: what capsule-init was born with, and

@@ -7,6 +7,8 @@ use plab_sandbox::message::Times;
 use plab_sandbox::net::CapsuleState;
 use plab_sandbox::probe::Offered;
 
+use crate::machine::Machine;
+
 /// The cgroup's limits.
 pub fn limits(definition: &Definition, offered: &Offered) -> Limits {
     Limits {
@@ -23,6 +25,12 @@ pub fn limits(definition: &Definition, offered: &Offered) -> Limits {
 pub fn network(definition: &Definition, uid: u32) -> CapsuleState {
     let sctp = definition.network.ports.iter().any(|range| range.transport() == Transport::Sctp);
     CapsuleState { uid, classid: 0, sctp }
+}
+
+/// The TCP ports that Landlock is to hold the capsule to, where nothing better does.
+pub fn landlock_ports(definition: &Definition, machine: &Machine) -> Option<Vec<u16>> {
+    let tcp = definition.network.ports.iter().filter(|range| range.transport() == Transport::Tcp);
+    machine.guard().is_none().then(|| tcp.flat_map(|range| range.first()..=range.last()).collect())
 }
 
 /// The hooks' limits that capsule-init keeps by itself.

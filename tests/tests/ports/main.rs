@@ -3,8 +3,10 @@
 
 mod actor;
 
+use std::process::Command;
+
 use actor::{Server, equip, inside, outside};
-use plab_tests::{TestNode, eventually};
+use plab_tests::{TestNode, binary, eventually};
 
 /// The protocols, each with what a definition calls its ports.
 const PROTOCOLS: [(&str, &str); 4] =
@@ -296,5 +298,46 @@ fn the_ports_are_shown() {
     assert!(table.contains("127.0.0.1:8771 by python3") && !table.contains("(node)"), "{table}");
     assert!(node.plab(&["status", "site_a"]).ok().contains("tcp/8771, udp/8772-8779"));
     drop(server);
+    node.finish();
+}
+
+/// Refuses bpf(2), as a kernel without it does, and becomes the program that is named.
+const WITHOUT_BPF: &str = "import ctypes, os, struct, sys\n\
+    ins = lambda *a: struct.pack('HBBI', *a)\n\
+    prog = ins(0x20, 0, 0, 0) + ins(0x15, 0, 1, 321) + ins(0x06, 0, 0, 0x50001) + ins(0x06, 0, 0, 0x7fff0000)\n\
+    held = ctypes.create_string_buffer(prog, len(prog))\n\
+    fprog = struct.pack('HxxxxxxQ', 4, ctypes.addressof(held))\n\
+    libc = ctypes.CDLL(None, use_errno=True)\n\
+    assert libc.prctl(22, 2, ctypes.c_char_p(fprog), 0, 0) == 0, ctypes.get_errno()\n\
+    os.execv(sys.argv[1], sys.argv[1:])\n";
+
+fn without_bpf() -> Command {
+    let mut command = Command::new("python3");
+    command.args(["-c", WITHOUT_BPF]).arg(binary("plabd"));
+    command
+}
+
+#[test]
+fn without_bpf_nothing_starts_or_landlock_holds_tcp() {
+    let mut node = TestNode::start_by("ports-degraded", "", |_| without_bpf());
+    let list = ports(&["tcp/8781"]);
+    let refused = node.plab_with_input(&["apply", "-"], TestNode::definition("site_a", &list).as_bytes());
+    assert!(refused.code != 0 && refused.stderr.contains("cannot enforce network.bpf"), "{refused:?}");
+    node.kill_daemon();
+    let file = node.root().join("etc/planetlab/node.toml");
+    let text = std::fs::read_to_string(&file).expect("read");
+    std::fs::write(&file, text.replace("degrade = [", "degrade = [\"network.bpf\", ")).expect("write");
+    node.start_daemon_by(without_bpf());
+    assert!(node.node_status()["degraded"].to_string().contains("network.bpf"));
+    slice(&node, "site_a", &["tcp/8781"]);
+    let bind = |node: &TestNode, port: u16| inside(node, "site_a", &format!("bind tcp 127.0.0.1 {port}"));
+    assert_eq!(bind(&node, 8781), "ok 8781");
+    assert_eq!(bind(&node, 8782), "EACCES");
+    assert!(bind(&node, 0).starts_with("ok"));
+    // Landlock cannot be loosened, so here a change takes a new capsule.
+    let pid = node.pid("site_a");
+    slice(&node, "site_a", &["tcp/8781-8782"]);
+    assert_eq!(bind(&node, 8782), "ok 8782");
+    assert_ne!(node.pid("site_a"), pid);
     node.finish();
 }

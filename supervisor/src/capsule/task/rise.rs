@@ -289,6 +289,7 @@ impl Task {
 
     fn birthmark(&self, definition: &Definition) -> Result<Birthmark, String> {
         let profile = self.node.machine.profile(definition.seccomp.profile.as_str())?;
-        Ok(Birthmark::of(definition, &profile.digest))
+        let tcp_ports = wishes::landlock_ports(definition, &self.node.machine);
+        Ok(Birthmark::of(definition, &profile.digest, tcp_ports.as_deref()))
     }
 }
