@@ -43,9 +43,12 @@ impl NetworkGuard {
         let former = former_maps(parent.as_fd()).tried("look for former BPF maps", &path)?;
         let (maps, programs) = object::load(former)?;
         let owners = Owners::of(maps.get("owners")?)?;
-        let guard = Self { maps, owners, programs, parent, path, node: Mutex::default() };
-        guard.set_ephemeral_range()?;
-        Ok(guard)
+        // Nothing is written: `plab check` does this as well, beside a plabd whose maps these are.
+        let mut bytes = [0; NodeState::SIZE];
+        call::lookup(maps.get("node")?, &0_u32.to_ne_bytes(), &mut bytes)
+            .tried("look up", "the node's state")?;
+        let node = NodeState { ephemeral: ephemeral_range()?, ..NodeState::from_bytes(bytes) };
+        Ok(Self { maps, owners, programs, parent, path, node: Mutex::new(node) })
     }
 
     /// Puts the programs in force, each in place of a former plabd's at once: capsules that run are under the one or the
@@ -224,20 +227,6 @@ impl NetworkGuard {
         self.change_node(|node| node.opt_outs = (count(&v4), count(&v6)))
     }
 
-    fn set_ephemeral_range(&self) -> Result<(), KernelError> {
-        let source = "/proc/sys/net/ipv4/ip_local_port_range";
-        let text = std::fs::read_to_string(source).tried("read", source)?;
-        let mut numbers = text.split_whitespace().filter_map(|number| number.parse().ok());
-        let (Some(first), Some(last)) = (numbers.next(), numbers.next()) else {
-            return Err(KernelError::new(
-                "read",
-                source,
-                std::io::Error::other(format!("it says {:?}", text.trim())),
-            ));
-        };
-        self.change_node(|node| node.ephemeral = (first, last))
-    }
-
     fn change_node(&self, change: impl FnOnce(&mut NodeState)) -> Result<(), KernelError> {
         let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut node);
@@ -304,6 +293,19 @@ impl NetworkGuard {
             });
         }
         Ok(rows)
+    }
+}
+
+/// Where the kernel takes a port from that nobody has asked for.
+fn ephemeral_range() -> Result<(u16, u16), KernelError> {
+    let source = "/proc/sys/net/ipv4/ip_local_port_range";
+    let text = std::fs::read_to_string(source).tried("read", source)?;
+    let mut numbers = text.split_whitespace().filter_map(|number| number.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(first), Some(last)) => Ok((first, last)),
+        _ => {
+            Err(KernelError::new("read", source, std::io::Error::other(format!("it says {:?}", text.trim()))))
+        }
     }
 }
 

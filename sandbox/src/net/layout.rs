@@ -27,9 +27,21 @@ pub(super) struct NodeState {
     pub(super) opt_outs: (u32, u32),
 }
 
+impl NodeState {
+    /// Bytes of the structure.
+    pub(super) const SIZE: usize = 12;
+
+    /// The structure of these bytes.
+    pub(super) fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
+        let half = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+        let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Self { ephemeral: (half(0), half(2)), opt_outs: (word(4), word(8)) }
+    }
+}
+
 impl Plain for NodeState {
     fn bytes(self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(12);
+        let mut bytes = Vec::with_capacity(Self::SIZE);
         bytes.extend(self.ephemeral.0.to_ne_bytes());
         bytes.extend(self.ephemeral.1.to_ne_bytes());
         bytes.extend(self.opt_outs.0.to_ne_bytes());
@@ -132,7 +144,8 @@ mod tests {
 
     #[test]
     fn structures_are_as_large_as_in_c() {
-        assert_eq!(NodeState::default().bytes().len(), 12);
+        let node = NodeState { ephemeral: (32_768, 60_999), opt_outs: (3, 1) };
+        assert_eq!(NodeState::from_bytes(node.bytes().try_into().expect("12 bytes")), node);
         let state = CapsuleState { uid: 70_001, classid: 0x0001_0010, sctp: true };
         let bytes: [u8; CapsuleState::SIZE] = state.bytes().try_into().expect("16 bytes");
         assert_eq!(CapsuleState::from_bytes(bytes), state);

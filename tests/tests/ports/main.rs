@@ -256,6 +256,9 @@ fn who_has_opted_out_hears_nothing() {
     }
     assert_eq!(tried(&node, "send udp 127.9.1.1 8761"), "EPERM");
     assert_eq!(tried(&node, "connect udp 2001:db8::1 8761"), "EPERM");
+    // What looks at the machine beside plabd loads the same programs, and changes nothing.
+    node.plab(&["check"]);
+    assert_eq!(tried(&node, "send udp 127.9.1.1 8761"), "EPERM");
     // Without the line, they are as others.
     node.kill_daemon();
     node.write_node_file("");
