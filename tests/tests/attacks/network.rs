@@ -5,7 +5,7 @@ use std::net::{TcpListener, UdpSocket};
 
 use crate::case::Expect::Errno;
 use crate::case::{Case, Place, Tried, attack, words};
-use crate::stage::{NEIGHBOUR_PORT, Stage};
+use crate::stage::NEIGHBOUR_PORT;
 
 const PROTOCOLS: [&str; 4] = ["tcp", "mptcp", "udp", "udplite"];
 
