@@ -106,6 +106,7 @@ make_root() {
     sed -i 's/^status_interval = .*/status_interval = "2s"/' "$ROOT/etc/planetlab/node.toml" "$ROOT"/etc/planetlab/slices.d/*.toml
     MIRROR_PORT=$(free_port 8080)
     KV_PORT=$(free_port 7070)
+    sed -i "s|tcp/8080|tcp/$MIRROR_PORT|; s|tcp/7070|tcp/$KV_PORT|" "$ROOT"/etc/planetlab/slices.d/*.toml
 }
 
 answers() { plab status --json; }

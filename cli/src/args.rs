@@ -176,6 +176,14 @@ Examples:
   plab sessions --json | jq -r '.sessions[].login.key // \"root\"' | sort | uniq -c", STATUS_LINES]))]
     Sessions(SessionsArgs),
 
+    /// Show whose ports are whose, and who listens there
+    #[command(after_help = concat_help(&["
+Examples:
+  plab ports                               # every slice's and the node's own
+  plab ports princeton4                    # one slice's
+  plab ports --json | jq -r '.ports[] | select(.listeners == []) | .ports'", STATUS_LINES]))]
+    Ports(PortsArgs),
+
     /// Show who uses the node's CPUs and memory
     #[command(after_help = concat_help(&["
 Keys:
@@ -406,6 +414,16 @@ pub struct EventsArgs {
 /// `plab sessions`.
 #[derive(Debug, Args)]
 pub struct SessionsArgs {
+    /// Only this slice
+    pub slice: Option<String>,
+    /// Print plabd's answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plab ports`.
+#[derive(Debug, Args)]
+pub struct PortsArgs {
     /// Only this slice
     pub slice: Option<String>,
     /// Print plabd's answer as JSON

@@ -13,8 +13,8 @@ use crate::client::{Received, control_socket};
 use crate::error::{self, Error};
 use crate::output::{Screen, complain, print, print_json, words};
 use crate::{
-    check, client, confirm, definitions, docs_gen, events, exec, flows, init, machine, sessions, status, top,
-    who_sent,
+    check, client, confirm, definitions, docs_gen, events, exec, flows, init, machine, ports, sessions,
+    status, top, who_sent,
 };
 
 /// All of `plab`.
@@ -79,6 +79,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Rm(a) => a.json,
         Command::Events(a) => a.json,
         Command::Sessions(a) => a.json,
+        Command::Ports(a) => a.json,
         Command::Top(a) => a.json,
         Command::Drain(a) => a.json,
         Command::Boots(a) => a.json,
@@ -110,6 +111,7 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
         }
         Command::Events(args) => events::run(socket, &args, screen),
         Command::Sessions(args) => sessions::run(socket, args, screen),
+        Command::Ports(args) => ports::run(socket, args, screen),
         Command::Top(args) => top::run(socket, &args, screen),
         Command::Drain(args) => done(socket, Request::Drain { for_shutdown: args.for_shutdown }, args.json),
         Command::Boots(args) => machine::boots(socket, &args, screen),

@@ -191,6 +191,9 @@ fn slice(s: &SliceStatus, now: Timestamp, screen: Screen) -> String {
     if let Some(tasks) = s.tasks {
         fact("tasks", tasks.to_string());
     }
+    if !s.ports.is_empty() {
+        fact("ports", words(&s.ports.join(", ")));
+    }
     if !s.hooks.is_empty() {
         out.push_str("  hooks\n");
         let width = s.hooks.keys().map(|name| words(name).chars().count()).max().unwrap_or(0);
@@ -283,6 +286,7 @@ mod tests {
             since: Some("2026-03-01T08:00:00Z".into()),
             expires: Some("2026-03-02T12:00:00Z".into()),
             contact: "pi@cs.princeton.edu".into(),
+            ports: vec!["tcp/80".into(), "udp/7-9".into()],
             memory: Some(12 << 20),
             tasks: Some(4),
             cpu_micros: Some(1_500_000),
@@ -340,6 +344,7 @@ mod tests {
              \x20 cpu      1.50s\n\
              \x20 memory   12.0 MiB\n\
              \x20 tasks    4\n\
+             \x20 ports    tcp/80, udp/7-9\n\
              \x20 hooks\n\
              \x20   start  running\n"
         );

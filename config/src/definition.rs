@@ -14,6 +14,7 @@ use crate::ValueError;
 use crate::control_times::ControlTimes;
 use crate::limits::{CpuLimits, MemoryLimits, TaskLimits};
 use crate::names::{NodeName, SliceName};
+use crate::network::Network;
 use crate::ssh_keys::SshKey;
 use crate::units::{Timestamp, serde_as_text};
 use crate::view::ViewPath;
@@ -45,6 +46,8 @@ pub struct Definition {
     pub tasks: TaskLimits,
     /// What it sees of the node's files.
     pub view: View,
+    /// Its ports and raw sockets.
+    pub network: Network,
     /// Which system calls it may make.
     pub seccomp: SeccompChoice,
     /// Times for its hooks.
@@ -156,7 +159,7 @@ pub enum ChangeKind {
 impl Definition {
     /// What it takes to make a capsule of this definition one of `new`.
     ///
-    /// Limits, keys and times can be changed under a running capsule. Its view and its system call filter cannot:
+    /// Limits, keys, ports and times can be changed under a running capsule. Its view and its system call filter cannot:
     /// mounts and filters are inherited, and the kernel lets nobody loosen them.
     pub fn changes_live(&self, new: &Definition) -> ChangeKind {
         let fixed = [

@@ -8,7 +8,7 @@ use crate::units::serde_as_text;
 
 /// What a feature name looks like, for error messages.
 pub(crate) const EXPECTED: &str = "one of memory.high, memory.swap, memory.oom-group, landlock.scope, \
-                                   landlock.ioctl, audit";
+                                   landlock.ioctl, network.bpf, audit";
 
 /// Something the design promises that some kernels or machines cannot give.
 ///
@@ -26,18 +26,22 @@ pub enum Feature {
     LandlockScope,
     /// `landlock.ioctl`: no ioctl on devices that were not granted; Landlock ABI 5.
     LandlockIoctl,
+    /// `network.bpf`: ports and opt-outs held by BPF programs on the capsules' cgroup; without it Landlock's rules on
+    /// TCP ports are all there is (ABI 4).
+    NetworkBpf,
     /// `audit`: the syslog that the audit trail goes to can be reached.
     Audit,
 }
 
 impl Feature {
     /// All features there are.
-    pub const ALL: [Feature; 6] = [
+    pub const ALL: [Feature; 7] = [
         Feature::MemoryHigh,
         Feature::MemorySwap,
         Feature::MemoryOomGroup,
         Feature::LandlockScope,
         Feature::LandlockIoctl,
+        Feature::NetworkBpf,
         Feature::Audit,
     ];
 
@@ -49,6 +53,7 @@ impl Feature {
             Feature::MemoryOomGroup => "memory.oom-group",
             Feature::LandlockScope => "landlock.scope",
             Feature::LandlockIoctl => "landlock.ioctl",
+            Feature::NetworkBpf => "network.bpf",
             Feature::Audit => "audit",
         }
     }

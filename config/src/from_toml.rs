@@ -10,10 +10,13 @@ use crate::definition::{RESTART_EXPECTED, RestartPolicy};
 use crate::etc::{self, EtcEntry};
 use crate::feature::{self, Feature};
 use crate::names::{self, NodeName, SliceName};
+use crate::network::{self, RawProtocol};
 use crate::paths::{self, AbsolutePath};
 use crate::profile_name::{self, ProfileName};
 use crate::ssh_keys::{self, SshKey};
-use crate::units::{self, Bytes, CpuQuota, CpuWeight, TaskCount, TimeSpan, Timestamp, UidRange};
+use crate::units::{
+    self, Bytes, CpuQuota, CpuWeight, IpPrefix, PortRange, TaskCount, TimeSpan, Timestamp, UidRange,
+};
 use crate::view::{self, ViewPath};
 
 /// A value that a configuration file can hold.
@@ -44,8 +47,11 @@ from_string! {
     CpuQuota: units::CPU_QUOTA_EXPECTED;
     EtcEntry: etc::EXPECTED;
     Feature: feature::EXPECTED;
+    IpPrefix: units::IP_PREFIX_EXPECTED;
     NodeName: names::NODE_EXPECTED;
+    PortRange: units::PORT_RANGE_EXPECTED;
     ProfileName: profile_name::EXPECTED;
+    RawProtocol: network::RAW_EXPECTED;
     RestartPolicy: RESTART_EXPECTED;
     SliceName: names::SLICE_EXPECTED;
     SshKey: ssh_keys::EXPECTED;

@@ -15,6 +15,7 @@ mod from_toml;
 mod limits;
 mod names;
 mod nearest;
+mod network;
 mod node_file;
 mod paths;
 mod profile_name;
@@ -35,11 +36,15 @@ pub use etc::EtcEntry;
 pub use feature::Feature;
 pub use limits::{CpuLimits, MemoryLimits, TaskLimits};
 pub use names::{NodeName, SliceName};
+pub use network::{Network, NodeNetwork, RawProtocol};
 pub use node_file::{Audit, Defaults, FlowRetention, LandlockNeed, NodeFile, NodeView};
 pub use paths::AbsolutePath;
 pub use set::{DefinitionSet, Outcome};
 pub use ssh_keys::SshKey;
 pub use text::{MAX_TEXT, read_text};
-pub use units::{BitRate, Bytes, CpuQuota, CpuWeight, TaskCount, TimeSpan, Timestamp, Uid, UidRange};
+pub use units::{
+    BitRate, Bytes, CpuQuota, CpuWeight, IpPrefix, PortRange, TaskCount, TimeSpan, Timestamp, Transport, Uid,
+    UidRange,
+};
 pub use value_error::ValueError;
 pub use view::ViewPath;

@@ -14,6 +14,7 @@ use crate::feature::Feature;
 use crate::from_toml::FromToml;
 use crate::limits::read_memory;
 use crate::names::NodeName;
+use crate::network::NodeNetwork;
 use crate::paths::AbsolutePath;
 use crate::reader::{Item, Section, read_document};
 use crate::text::read_text;
@@ -21,7 +22,7 @@ use crate::units::{Bytes, CpuWeight, TaskCount, TimeSpan, UidRange};
 use crate::view;
 
 /// Every key a node file may have.
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 34] = [
     "name",
     "address",
     "uids",
@@ -43,6 +44,10 @@ const KEYS: [&str; 30] = [
     "view.system",
     "view.allow",
     "view.etc",
+    "network",
+    "network.own_ports",
+    "network.open_loopback",
+    "network.opt_out",
     "audit",
     "audit.syslog",
     "boot",
@@ -77,6 +82,8 @@ pub struct NodeFile {
     pub defaults: Defaults,
     /// What capsules see of the node's files.
     pub view: NodeView,
+    /// What the node keeps for itself of the network.
+    pub network: NodeNetwork,
     /// Where the audit trail goes.
     pub audit: Audit,
     /// The longest wait for the network after a boot, before capsules are started. If `None`, plabd's own default.
@@ -185,6 +192,7 @@ impl NodeFile {
             landlock: LandlockNeed::default(),
             defaults: Defaults::default(),
             view: NodeView::default(),
+            network: NodeNetwork::default(),
             audit: Audit::default(),
             network_wait: None,
             power_program: None,
@@ -224,6 +232,7 @@ fn read(top: &mut Section<'_, '_>) -> Option<NodeFile> {
     let landlock = top.section("landlock", |landlock| read_landlock(landlock).unwrap_or_default());
     let defaults = top.section("defaults", read_defaults);
     let view = top.section("view", read_view);
+    let network = top.section("network", NodeNetwork::read);
     let audit =
         top.section("audit", |audit| audit.read("syslog").map(|syslog| Audit { syslog })).unwrap_or_default();
     let network_wait = top.section("boot", |boot| boot.take("network_wait").as_ref().and_then(read_wait));
@@ -237,6 +246,7 @@ fn read(top: &mut Section<'_, '_>) -> Option<NodeFile> {
         landlock,
         defaults,
         view,
+        network,
         audit,
         network_wait,
         power_program,

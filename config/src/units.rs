@@ -6,6 +6,8 @@
 mod bitrate;
 mod bytes;
 mod cpu;
+mod port;
+mod prefix;
 mod span;
 mod tasks;
 mod timestamp;
@@ -13,6 +15,8 @@ mod uid;
 
 pub(crate) use bytes::EXPECTED as BYTES_EXPECTED;
 pub(crate) use cpu::{QUOTA_EXPECTED as CPU_QUOTA_EXPECTED, WEIGHT_EXPECTED as CPU_WEIGHT_EXPECTED};
+pub(crate) use port::EXPECTED as PORT_RANGE_EXPECTED;
+pub(crate) use prefix::EXPECTED as IP_PREFIX_EXPECTED;
 pub(crate) use span::EXPECTED as TIME_SPAN_EXPECTED;
 pub(crate) use tasks::EXPECTED as TASK_COUNT_EXPECTED;
 pub(crate) use timestamp::EXPECTED as TIMESTAMP_EXPECTED;
@@ -21,6 +25,8 @@ pub(crate) use uid::EXPECTED as UID_RANGE_EXPECTED;
 pub use bitrate::BitRate;
 pub use bytes::Bytes;
 pub use cpu::{CpuQuota, CpuWeight};
+pub use port::{PortRange, Transport};
+pub use prefix::IpPrefix;
 pub use span::TimeSpan;
 pub use tasks::TaskCount;
 pub use timestamp::Timestamp;

@@ -149,11 +149,58 @@ fn times_need_their_offset() {
 #[test]
 fn what_is_not_enforced_is_refused() {
     assert_eq!(
-        with("[network]\nports = [\"tcp/80\"]\n[disk]\nspace = \"1G\"\n[software]\n"),
+        with("[network]\nraw = [\"icmp\"]\n[disk]\nspace = \"1G\"\n[software]\n"),
         [
-            "a.toml:4:2: network: refused; not enforced by this node yet",
+            "a.toml:5:1: network.raw: refused; raw sockets are not enforced by this node yet",
             "a.toml:6:2: disk: refused; not enforced by this node yet",
             "a.toml:8:2: software: refused; not enforced by this node yet",
+        ]
+    );
+}
+
+#[test]
+fn ports() {
+    let ports = |list: &str| with(&format!("[network]\nports = {list}\n"));
+    assert_eq!(ports("[\"tcp/80\", \"udp/80\", \"tcp/81-90\"]"), [""; 0]);
+    assert_eq!(
+        ports("[\"tcp/80-90\", \"tcp/85\"]"),
+        [
+            "a.toml:5:23: network.ports[1]: read \"tcp/85\", expected each port once; \"tcp/80-90\" stands above and has \
+          tcp/85, too"
+        ]
+    );
+    assert_eq!(
+        ports("[\"tcp/0\"]"),
+        [
+            "a.toml:5:10: network.ports[0]: read \"tcp/0\", expected a port or a range such as \"tcp/8080\" or \
+          \"udp/33434-33523\"; ports are from 1 to 65535"
+        ]
+    );
+    assert_eq!(
+        with("[network]\nport = [\"tcp/80\"]\n"),
+        ["a.toml:5:1: network.port: unknown key; nearest known key is network.ports"]
+    );
+    let many: Vec<_> = (1..=257).map(|n| format!("\"tcp/{n}\"")).collect();
+    assert_eq!(
+        ports(&format!("[{}]", many.join(","))),
+        [
+            "a.toml:5:9: network.ports: read 257 entries, expected at most 256; ranges such as \"tcp/8000-8099\" take one"
+        ]
+    );
+}
+
+#[test]
+fn a_node_keeps_ports_and_prefixes() {
+    assert_eq!(
+        node_file("name = \"n.org\"\n[network]\nown_ports = [\"tcp/22\"]\nopt_out = [\"192.0.2.0/24\"]\n"),
+        [""; 0]
+    );
+    assert_eq!(
+        node_file("name = \"n.org\"\n[network]\nopt_out = [\"192.0.2.1/24\"]\nownports = []\n"),
+        [
+            "node.toml:3:12: network.opt_out[0]: read \"192.0.2.1/24\", expected a prefix such as \"192.0.2.0/24\" or \
+             \"2001:db8::/32\"; with a length of 24 it is \"192.0.2.0/24\"",
+            "node.toml:4:1: network.ownports: unknown key; nearest known key is network.own_ports",
         ]
     );
 }
@@ -278,7 +325,7 @@ fn node_files_are_told_alike() {
     assert_eq!(
         node_file("name = \"x.org\"\ndegrade = [\"memory.hihg\"]"),
         ["node.toml:2:12: degrade[0]: read \"memory.hihg\", expected one of memory.high, memory.swap, \
-          memory.oom-group, landlock.scope, landlock.ioctl, audit"]
+          memory.oom-group, landlock.scope, landlock.ioctl, network.bpf, audit"]
     );
     assert_eq!(
         node_file("name = \"x.org\"\nuids = \"0-99999\"\naddress = \"::1\"\nlandlock.abi = 0"),

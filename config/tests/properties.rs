@@ -5,8 +5,8 @@ use std::path::Path;
 
 use plab_config::{
     BitRate, Bytes, ChangeKind, ControlTimes, CpuLimits, CpuQuota, CpuWeight, Definition, MemoryLimits,
-    NodeEntry, NodeFile, Origin, RestartPolicy, SeccompChoice, SliceName, SshKey, TaskCount, TaskLimits,
-    TimeSpan, Timestamp, Uid, UidRange, View, ViewPath,
+    Network, NodeEntry, NodeFile, Origin, RestartPolicy, SeccompChoice, SliceName, SshKey, TaskCount,
+    TaskLimits, TimeSpan, Timestamp, Transport, Uid, UidRange, View, ViewPath,
 };
 use proptest::prelude::*;
 
@@ -83,6 +83,7 @@ prop_compose! {
         profile in "[a-z][a-z0-9_-]{0,9}",
         times in (spans(), spans(), spans(), spans()),
         restart in any::<bool>(),
+        ports in prop::collection::btree_set(1_u16..6000, 0..5),
     ) -> Definition {
         Definition {
             name,
@@ -98,6 +99,18 @@ prop_compose! {
                     .iter()
                     .filter_map(|name| format!("ro:/opt/{name}").parse::<ViewPath>().ok())
                     .collect(),
+            },
+            network: Network {
+                // Ten apart, so that ranges of nine do not overlap.
+                ports: ports
+                    .iter()
+                    .map(|n| {
+                        let transport = Transport::ALL[usize::from(n % 4)];
+                        let text = format!("{transport}/{}-{}", n * 10, n * 10 + n % 9);
+                        text.parse().expect("a range")
+                    })
+                    .collect(),
+                raw: Vec::new(),
             },
             seccomp: SeccompChoice { profile },
             control: ControlTimes {

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::ports::{Listener, PortStatus};
+
 use crate::flows::{FlowFilter, FlowPage, FlowsKept, WhoSent};
 use crate::machine::{BootSummary, Boots, Plan, PowerAction};
 
@@ -77,6 +79,11 @@ pub enum Request {
     /// Who is in: commands and shells that clients run in capsules now.
     Sessions {
         /// Only this slice; all that the caller may see when absent.
+        slice: Option<String>,
+    },
+    /// Whose ports are whose, and who listens there.
+    Ports {
+        /// Only this slice; all, and the node's own, when absent.
         slice: Option<String>,
     },
     /// Stop every capsule in order (`stop`, grace, kill) and keep them stopped until the next start of `plabd`.
@@ -194,6 +201,11 @@ pub enum Reply {
     Planned {
         /// None if nothing is.
         plan: Option<Plan>,
+    },
+    /// To [`Request::Ports`].
+    Ports {
+        /// The node's own, then by slice, each in the order of its file.
+        ports: Vec<PortStatus>,
     },
     /// To [`Request::Sessions`].
     Sessions {
@@ -346,6 +358,9 @@ pub struct SliceStatus {
     pub tasks: Option<u64>,
     /// Microseconds of CPU time used since this capsule started.
     pub cpu_micros: Option<u64>,
+    /// The ports that are its own, as in its definition: `tcp/8080`.
+    #[serde(default)]
+    pub ports: Vec<String>,
     /// Errors in a newer definition that is not in effect.
     pub pending_errors: Vec<String>,
     /// What was asked and what is in force, layer by layer; only with `verify`.
@@ -356,7 +371,7 @@ pub struct SliceStatus {
 /// One thing the kernel holds a capsule to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyRow {
-    /// `cgroup`, `namespaces`, `view`, `privileges`, `landlock`, `seccomp`.
+    /// `cgroup`, `namespaces`, `view`, `privileges`, `landlock`, `seccomp`, `network`.
     pub layer: String,
     /// What is limited, such as `memory.max`.
     pub what: String,

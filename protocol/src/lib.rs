@@ -15,6 +15,7 @@ pub mod control;
 pub mod escape;
 pub mod flows;
 pub mod machine;
+mod ports;
 pub mod session;
 
 /// The version this build speaks. A request of another major version is refused with

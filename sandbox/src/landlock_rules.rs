@@ -8,8 +8,8 @@
 //! for as a hard requirement.
 
 use landlock::{
-    ABI, Access, AccessFs, CompatLevel, Compatible, PathBeneath, PathFd, RestrictionStatus, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
+    RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 
 use crate::error::KernelError;
@@ -19,6 +19,9 @@ pub const NEWEST_KNOWN: i32 = 7;
 
 /// The first ABI that shuts a capsule off from abstract Unix sockets and signals of others.
 pub const SCOPES_SINCE: i32 = 6;
+
+/// The first ABI that restricts TCP ports.
+pub const PORTS_SINCE: i32 = 4;
 
 /// The first ABI that restricts ioctls on devices.
 pub const IOCTL_SINCE: i32 = 5;
@@ -43,6 +46,10 @@ pub fn kernel_abi() -> i32 {
 pub struct Rules<'a> {
     /// The ABI to use, at least 1.
     pub abi: i32,
+    /// TCP ports that can be bound, beside those of the kernel's choice; none for any. Only where nothing else holds
+    /// ports (`network.bpf` in the node file's `degrade`): the kernel lets nobody loosen a ruleset, so a port that is
+    /// added to a running capsule would be refused by it. Since ABI 4; UDP has no such rules.
+    pub tcp_ports: Option<&'a [u16]>,
     /// Read and execute.
     pub readable: &'a [String],
     /// Everything: home, `/tmp`, `/var/tmp`, `/dev/shm`.
@@ -81,6 +88,12 @@ pub fn restrict(rules: &Rules<'_>) -> Result<(), KernelError> {
             .scope(Scope::AbstractUnixSocket | Scope::Signal)
             .map_err(|error| failed("scope abstract sockets and signals", error.to_string()))?;
     }
+    let tcp_ports = rules.tcp_ports.filter(|_| rules.abi >= PORTS_SINCE);
+    if tcp_ports.is_some() {
+        ruleset = ruleset
+            .handle_access(AccessNet::BindTcp)
+            .map_err(|error| failed("handle binding of TCP ports", error.to_string()))?;
+    }
     let mut ruleset = ruleset.create().map_err(|error| failed("create a ruleset", error.to_string()))?;
     let readable = rules.readable.iter().map(|path| (path.as_str(), read));
     let writable = rules.writable.iter().map(|path| (*path, all));
@@ -94,6 +107,12 @@ pub fn restrict(rules: &Rules<'_>) -> Result<(), KernelError> {
         ruleset = ruleset
             .add_rule(PathBeneath::new(fd, access))
             .map_err(|error| failed(&format!("add a rule for {path}"), error.to_string()))?;
+    }
+    // Port 0 is the kernel's choice.
+    for port in tcp_ports.into_iter().flat_map(|ports| ports.iter().copied().chain([0])) {
+        ruleset = ruleset
+            .add_rule(NetPort::new(port, AccessNet::BindTcp))
+            .map_err(|error| failed(&format!("add a rule for tcp/{port}"), error.to_string()))?;
     }
     let RestrictionStatus { ruleset: status, no_new_privs, .. } =
         ruleset.restrict_self().map_err(|error| failed("restrict this process", error.to_string()))?;

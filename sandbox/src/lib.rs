@@ -9,6 +9,7 @@ pub mod error;
 pub mod init;
 pub mod landlock_rules;
 pub mod message;
+pub mod net;
 pub mod oom;
 pub mod privileges;
 pub mod probe;

@@ -90,6 +90,9 @@ pub struct Setup {
     pub tasks: u64,
     /// The Landlock ABI to use: the lesser of the kernel's and what this build knows.
     pub landlock_abi: i32,
+    /// The TCP ports that Landlock lets it bind; none if ports are not Landlock's to hold, because BPF programs do.
+    #[serde(default)]
+    pub tcp_ports: Option<Vec<u16>>,
     /// Directories with programs and data that the capsule may read and execute, as seen inside.
     pub readable: Vec<String>,
     /// What of the definition can only change by a new capsule; handed back in [`State::birthmark`], so that a

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupTree, ControllerVersion};
 use crate::landlock_rules::{IOCTL_SINCE, NEWEST_KNOWN, SCOPES_SINCE, kernel_abi};
+use crate::net::NetworkGuard;
 
 /// How a feature stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,17 +46,20 @@ pub struct Offered {
     pub memory_oom_group: bool,
     /// Landlock's ABI; 0 for none.
     pub landlock_abi: i32,
+    /// BPF programs that hold ports and opt-outs.
+    pub network_bpf: bool,
 }
 
 impl Offered {
-    /// Asks the kernel.
-    pub fn probe(tree: &CgroupTree) -> Self {
+    /// Asks the kernel. Whether the BPF programs could be loaded, `network_bpf`, is known to who has loaded them.
+    pub fn probe(tree: &CgroupTree, network_bpf: bool) -> Self {
         let v2 = tree.memory_version() == ControllerVersion::V2;
         Self {
             memory_high: v2,
             memory_swap: tree.limits_swap() || no_swap(),
             memory_oom_group: v2,
             landlock_abi: kernel_abi(),
+            network_bpf,
         }
     }
 }
@@ -96,7 +100,15 @@ pub fn report(tree_name: &str) -> Vec<ProbeRow> {
                 None,
             );
             let by = |present| if present { ProbeState::Present } else { ProbeState::Degraded };
-            let offered = Offered::probe(&tree);
+            let guard = NetworkGuard::load(&tree);
+            let offered = Offered::probe(&tree, guard.is_ok());
+            row(
+                "network.bpf",
+                "ports as property, opt-outs, the node's services out of reach",
+                by(offered.network_bpf),
+                guard.map_or_else(|error| error.to_string(), |_| "the programs load".into()),
+                (!offered.network_bpf).then_some("a kernel with CONFIG_CGROUP_BPF and CONFIG_BPF_JIT; without it Landlock holds TCP ports only"),
+            );
             row("memory.high", "slowing a capsule down before it is killed", by(offered.memory_high), if v2 { "memory controller on v2" } else { "memory controller on v1" }.into(), (!v2).then_some("boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1), or leave `high` out of definitions"));
             row(
                 "memory.oom-group",

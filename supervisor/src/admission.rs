@@ -5,6 +5,7 @@ use plab_sandbox::landlock_rules::{IOCTL_SINCE, SCOPES_SINCE};
 use plab_sandbox::probe::Offered;
 
 use crate::machine::Machine;
+use crate::ports::Taken;
 
 /// Features that are missing on this machine, whether or not the node file allows that.
 pub fn missing(offered: &Offered) -> Vec<Feature> {
@@ -14,6 +15,7 @@ pub fn missing(offered: &Offered) -> Vec<Feature> {
         (Feature::MemoryOomGroup, offered.memory_oom_group),
         (Feature::LandlockScope, offered.landlock_abi >= SCOPES_SINCE),
         (Feature::LandlockIoctl, offered.landlock_abi >= IOCTL_SINCE),
+        (Feature::NetworkBpf, offered.network_bpf),
     ];
     checks.into_iter().filter(|(_, there)| !there).map(|(feature, _)| feature).collect()
 }
@@ -24,10 +26,20 @@ pub fn missing(offered: &Offered) -> Vec<Feature> {
 /// Why it cannot.
 pub fn admit(definition: Definition, machine: &Machine) -> Result<Definition, Vec<ConfigError>> {
     let mut errors = refusals(&definition, &machine.node, &machine.offered);
+    if let (Err(why), Some(error)) =
+        (&machine.guard, errors.iter_mut().find(|error| error.key == Feature::NetworkBpf.name()))
+    {
+        error.reason = error.reason.take().map(|reason| format!("{reason}: {why}"));
+    }
     if errors.is_empty()
         && let Err(reason) = machine.profile(definition.seccomp.profile.as_str())
     {
         errors.push(refusal(&definition, "seccomp.profile", reason));
+    }
+    if errors.is_empty()
+        && let Err(taken) = machine.ports.check(definition.name.as_str(), &definition.network.ports)
+    {
+        errors.push(conflict(&definition, &taken));
     }
     if errors.is_empty()
         && let Err(reason) = machine.accounts.check_name(definition.name.as_str())
@@ -48,6 +60,19 @@ fn refusal(definition: &Definition, key: &str, reason: String) -> ConfigError {
         expected: None,
         nearest: None,
         reason: Some(reason),
+    }
+}
+
+/// The key that a conflict over ports is told under.
+pub const PORTS: &str = "network.ports";
+
+/// A port that another slice, or the node, has.
+pub fn conflict(definition: &Definition, taken: &Taken) -> ConfigError {
+    ConfigError {
+        kind: ErrorKind::Conflict,
+        read: Some(format!("\"{}\"", taken.wanted)),
+        expected: Some("ports that nobody else has".to_owned()),
+        ..refusal(definition, PORTS, taken.to_string())
     }
 }
 
@@ -84,8 +109,13 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    const ALL: Offered =
-        Offered { memory_high: true, memory_swap: true, memory_oom_group: true, landlock_abi: 7 };
+    const ALL: Offered = Offered {
+        memory_high: true,
+        memory_swap: true,
+        memory_oom_group: true,
+        landlock_abi: 7,
+        network_bpf: true,
+    };
 
     fn node(degrade: &str) -> NodeFile {
         NodeFile::parse(&format!("name = \"n.example.org\"\ndegrade = [{degrade}]\n"), Path::new("node.toml"))
@@ -121,6 +151,7 @@ mod tests {
             Offered { memory_swap: false, ..ALL },
             Offered { memory_oom_group: false, ..ALL },
             Offered { landlock_abi: 5, ..ALL },
+            Offered { network_bpf: false, ..ALL },
         ] {
             assert_eq!(refusals(&plain, &strict, &offered).len(), 1);
         }

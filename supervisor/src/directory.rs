@@ -15,10 +15,12 @@ use std::time::Duration;
 use inotify::{EventMask, Inotify, WatchMask};
 use plab_config::Definition;
 use plab_protocol::control::Severity;
+use plab_sandbox::KernelError;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
+use crate::capsule::wishes;
 use crate::ledger::{LedgerError, SliceRow};
 use crate::node::Node;
 use crate::watched::watched;
@@ -81,6 +83,8 @@ impl Directory {
                 }
             }
         }
+        self.hold_to_the_network(&rows, &last_good)
+            .map_err(|error| BeginError::Network(error.to_string()))?;
         let hold = self.is_suspicious(&rows, &files).await?;
         // First what was in effect, then what the files say now: a file that has gone bad keeps its last good word.
         for row in &rows {
@@ -97,6 +101,31 @@ impl Directory {
         }
         self.node.resume(rows, &last_good);
         self.node.bring_all();
+        Ok(())
+    }
+
+    /// Puts the network's programs in force with what the ledger knows, before any slice's task looks for its capsule:
+    /// those that run are under a former plabd's until then, and under these from then on.
+    fn hold_to_the_network(
+        &self,
+        rows: &[SliceRow],
+        last_good: &BTreeMap<String, Definition>,
+    ) -> Result<(), KernelError> {
+        let machine = &self.node.machine;
+        let mut cgroups = BTreeSet::new();
+        for (row, definition) in rows.iter().filter_map(|row| Some((row, last_good.get(&row.name)?))) {
+            machine.ports.remember(&row.name, row.uid, &definition.network.ports);
+            if let (Some(guard), Some(cgroup)) = (machine.guard(), machine.tree.capsule_id(&row.name)?) {
+                guard.admit(cgroup, wishes::network(definition, row.uid))?;
+                cgroups.insert(cgroup);
+            }
+        }
+        machine.ports.begin(machine.guard(), &machine.node.network.open_loopback)?;
+        if let Some(guard) = machine.guard() {
+            guard.set_opt_outs(&machine.node.network.opt_out)?;
+            guard.keep_only(&cgroups)?;
+            guard.attach()?;
+        }
         Ok(())
     }
 
@@ -258,6 +287,9 @@ pub enum BeginError {
     /// The directory of definitions.
     #[error("could not read the directory of definitions {}: {}", .0.display(), .1)]
     Directory(PathBuf, #[source] io::Error),
+    /// What holds capsules to their share of the network.
+    #[error("{0}")]
+    Network(String),
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),

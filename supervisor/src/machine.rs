@@ -9,6 +9,7 @@ use plab_config::seccomp::SeccompProfile;
 use plab_config::{AbsolutePath, NodeFile};
 use plab_sandbox::KernelError;
 use plab_sandbox::cgroup::{CgroupTree, tree_name};
+use plab_sandbox::net::NetworkGuard;
 use plab_sandbox::probe::Offered;
 use plab_sandbox::seccomp::compile;
 use plab_sandbox::view::{EtcFiles, Storage, Template, TemplateSpec};
@@ -16,6 +17,7 @@ use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, memfd_create, openat}
 
 use crate::accounts::Accounts;
 use crate::paths::Paths;
+use crate::ports::Ports;
 
 /// A compiled seccomp profile, as capsule-inits get it.
 #[derive(Debug, Clone)]
@@ -40,6 +42,10 @@ pub struct Machine {
     pub storage: Storage,
     /// Slices' accounts, for sshd.
     pub accounts: Accounts,
+    /// What holds capsules to their share of the network, or why there is nothing that could.
+    pub guard: Result<NetworkGuard, String>,
+    /// Whose ports are whose.
+    pub ports: Ports,
     /// What the kernel offers.
     pub offered: Offered,
     /// The capsule-init program, open.
@@ -66,7 +72,9 @@ impl Machine {
                 .hint("it is installed beside plabd; --capsule-init says where else")
         })?;
         let tree = CgroupTree::open(&tree_name(&paths.root), place)?;
-        let offered = Offered::probe(&tree);
+        let guard = NetworkGuard::load(&tree).map_err(|error| error.to_string());
+        let offered = Offered::probe(&tree, guard.is_ok());
+        let ports = Ports::new(node.network.own_ports.clone(), &paths);
         let etc = EtcFiles::new(node.view.etc.clone());
         let own = |paths: &[AbsolutePath]| paths.iter().map(|path| path.as_path().to_owned()).collect();
         let spec = TemplateSpec {
@@ -88,6 +96,8 @@ impl Machine {
             template,
             storage,
             accounts,
+            guard,
+            ports,
             offered,
             init: opened,
             skeleton_etc: spec.skeleton.join("etc"),
@@ -116,6 +126,11 @@ impl Machine {
         let profile = Profile { memfd: Arc::new(memfd), digest: compiled.digest() };
         profiles.insert(name.to_owned(), profile.clone());
         Ok(profile)
+    }
+
+    /// What holds capsules to their share of the network; none on a node that may lack it and does.
+    pub fn guard(&self) -> Option<&NetworkGuard> {
+        self.guard.as_ref().ok()
     }
 
     /// Copies what has changed in the host's `/etc` into every capsule's view.

@@ -19,6 +19,7 @@ mod network;
 mod node;
 mod paths;
 mod peer;
+mod ports;
 mod power;
 mod pulse;
 mod sessions;
@@ -218,6 +219,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     end(&node).await;
     std::fs::remove_file(node.machine.paths.control()).ok();
     if drain_on_exit {
+        node.machine.ports.end()?;
         node.machine.tree.remove_bases()?;
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use plab_config::{ConfigError, Definition, DefinitionSet, SliceName};
+use plab_config::{ConfigError, Definition, DefinitionSet, ErrorKind, SliceName};
 use plab_protocol::control::Severity;
 use tokio::sync::{Notify, mpsc, watch};
 
@@ -50,6 +50,8 @@ pub struct Node {
     births_held: RefCell<Option<String>>,
     /// Told when something changes that every slice is judged by: the clock, or whether capsules may be made.
     world: watch::Sender<()>,
+    /// A slice has let go of a port that another may have been refused for.
+    ports_let_go: Cell<bool>,
     adopting: Cell<usize>,
     change: Notify,
 }
@@ -79,6 +81,7 @@ impl Node {
             power: Power::new(),
             births_held: RefCell::new(None),
             world: watch::Sender::new(()),
+            ports_let_go: Cell::new(false),
             adopting: Cell::new(0),
             change: Notify::new(),
         }
@@ -136,17 +139,47 @@ impl Node {
     /// the node can hold comes into effect; anything else is noted against the file, and what was in effect stays.
     pub fn file_read(self: &Rc<Self>, path: &Path, read: Result<Definition, Vec<ConfigError>>) {
         self.note(path, read).iter().for_each(|name| self.bring(name));
+        if self.ports_let_go.take() {
+            self.retry_conflicts();
+        }
     }
 
     /// As [`Self::file_read`], and brings nothing. Returns the slices whose definition in effect has changed.
     pub fn note(&self, path: &Path, read: Result<Definition, Vec<ConfigError>>) -> Vec<SliceName> {
-        let read = read.and_then(|definition| admission::admit(definition, &self.machine));
+        let read = read
+            .and_then(|definition| admission::admit(definition, &self.machine))
+            .and_then(|definition| self.claim_ports(path, definition));
         let mut set = self.set.borrow_mut();
         let changed = set.upsert(path, read).changed;
         for error in set.errors_of(path) {
             self.events.report(None, "definition-refused", Severity::Error, error.to_string());
         }
         changed
+    }
+
+    /// Claims the ports of a definition that is about to come into effect; one that waits for its name claims nothing.
+    fn claim_ports(&self, path: &Path, definition: Definition) -> Result<Definition, Vec<ConfigError>> {
+        let waits = self.set.borrow().source(&definition.name).is_some_and(|holder| holder != path);
+        if waits {
+            return Ok(definition);
+        }
+        match self.machine.ports.claim(definition.name.as_str(), &definition.network.ports) {
+            Ok(let_go) => {
+                self.ports_let_go.set(self.ports_let_go.get() || let_go);
+                Ok(definition)
+            }
+            Err(taken) => Err(vec![admission::conflict(&definition, &taken)]),
+        }
+    }
+
+    /// Reads those files again that were refused for a port which another slice had.
+    pub fn retry_conflicts(self: &Rc<Self>) {
+        let errors = self.set.borrow().errors();
+        for (file, errors) in errors {
+            if errors.iter().any(|error| error.kind == ErrorKind::Conflict && error.key == admission::PORTS) {
+                self.file_read(&file, Definition::load(&file, &self.machine.node));
+            }
+        }
     }
 
     /// Takes in that a file is gone.

@@ -3,6 +3,7 @@
 //! The tests beside this one take the lane for granted and never skip. That is safe only because a machine that
 //! lacks something fails here, by name and with what to do about it.
 
+use plab_config::Transport;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -26,6 +27,7 @@ struct Lane {
     summary: String,
     machine: Machine,
     kernel: Kernel,
+    network: Network,
     cgroups: Cgroups,
     /// Only a node has one; tests on other machines do not ask.
     systemd: Option<Systemd>,
@@ -51,6 +53,15 @@ struct Kernel {
     seccomp_actions: Vec<String>,
     namespaces: Vec<String>,
     filesystems: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Network {
+    /// The programs of the sandbox can be loaded.
+    bpf: bool,
+    /// A socket can be closed by somebody else.
+    close_sockets: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -147,6 +158,40 @@ fn machine(want: &Machine, missing: &mut Missing) {
     missing.unless(memory >= want.memory * 9 / 10, || {
         format!("{} MiB of memory: there are {memory}", want.memory)
     });
+}
+
+/// What holds capsules to their ports, tried as plabd uses it.
+fn network(want: &Network, missing: &mut Missing) {
+    if want.bpf {
+        let tree = format!("planetlab-lane-{}", std::process::id());
+        let rows = plab_sandbox::probe::report(&tree);
+        let row = rows.iter().find(|row| row.feature == "network.bpf");
+        missing.unless(row.is_some_and(|row| row.state == plab_sandbox::probe::ProbeState::Present), || {
+            let found = row.map_or("it was not looked for", |row| row.found.as_str());
+            format!("BPF programs on control groups (CONFIG_CGROUP_BPF, CONFIG_BPF_JIT): {found}")
+        });
+    }
+    if want.close_sockets {
+        let closed = closes_a_socket();
+        missing.unless(closed.is_ok(), || {
+            format!("closing a socket from outside (CONFIG_INET_DIAG_DESTROY): {}", closed.unwrap_err())
+        });
+    }
+}
+
+/// Closes a socket of this very process through sock_diag.
+fn closes_a_socket() -> Result<(), String> {
+    let own = std::net::UdpSocket::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    let port = own.local_addr().map_err(|error| error.to_string())?.port();
+    let table = plab_sandbox::net::SocketTable::open().map_err(|error| error.to_string())?;
+    let sockets = table.of(Transport::Udp).map_err(|error| error.to_string())?;
+    let socket = sockets.iter().find(|socket| socket.port == port && socket.address.is_loopback());
+    let socket = socket.ok_or("the kernel does not show it")?;
+    match table.destroy(socket) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("it was gone before".into()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn kernel(want: &Kernel, missing: &mut Missing) {
@@ -323,6 +368,7 @@ fn everything_the_lane_pins_is_there() {
     let mut missing = Missing::default();
     machine(&lane.machine, &mut missing);
     kernel(&lane.kernel, &mut missing);
+    network(&lane.network, &mut missing);
     cgroups(&lane.cgroups, &mut missing);
     lane.systemd.iter().for_each(|want| systemd(want, &mut missing));
     lane.storage.iter().for_each(|want| storage(want, &mut missing));

@@ -10,15 +10,20 @@ const PROFILES: [&str; 2] = ["default", "strict"];
 /// A node with one slice a profile, each as large as servers need.
 struct Machine {
     node: TestNode,
+    /// Each slice's own.
+    ports: [u16; 2],
 }
 
 impl Machine {
     /// `programs` must be there, seen from inside.
     fn start(name: &str, programs: &[&str]) -> Self {
         let node = TestNode::start(&format!("software-{name}"));
-        for profile in PROFILES {
-            let more =
-                format!("[memory]\nmax = \"1G\"\n[tasks]\nmax = 512\n[seccomp]\nprofile = \"{profile}\"");
+        let ports = free_ports();
+        for (profile, port) in PROFILES.into_iter().zip(ports) {
+            let more = format!(
+                "[memory]\nmax = \"1G\"\n[tasks]\nmax = 512\n[seccomp]\nprofile = \"{profile}\"\n\
+                 [network]\nports = [\"tcp/{port}\", \"udp/{port}\"]"
+            );
             node.define(slice(profile), &more);
             for program in programs {
                 let found = node.sh(
@@ -28,7 +33,7 @@ impl Machine {
                 assert_eq!(found.code, 0, "{program} is missing on this machine, or in the capsule's view");
             }
         }
-        Self { node }
+        Self { node, ports }
     }
 
     /// Runs a script under each profile; its last line must be `done`, which comes after all it checks.
@@ -39,11 +44,11 @@ impl Machine {
         }
     }
 
-    /// Runs a script under one profile, with a free port in `$PORT`.
+    /// Runs a script under one profile, with the slice's port in `$PORT`.
     fn try_run(&self, profile: &str, script: &str) -> Output {
         let script = format!(
             "set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\nPORT={}\nsoon() {{ for _ in $(seq 600); do \"$@\" && return; sleep 0.05; done; echo \"never: $*\" >&2; return 1; }}\n{script}\necho done\n",
-            free_port()
+            self.ports[PROFILES.iter().position(|known| *known == profile).expect("a profile")]
         );
         self.node.plab_with_input(&["exec", slice(profile), "timeout", "80", "bash", "-s"], script.as_bytes())
     }
@@ -58,9 +63,10 @@ fn slice(profile: &str) -> &'static str {
     if profile == "strict" { "site_strict" } else { "site_default" }
 }
 
-/// A port of the loopback that nobody has now.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
+/// Two ports that nobody has now.
+fn free_ports() -> [u16; 2] {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    listeners.map(|listener| listener.local_addr().expect("an address").port())
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::contact::Contact;
 use crate::control_times::ControlTimes;
 use crate::error::ConfigError;
 use crate::limits::{CpuLimits, MemoryLimits, TaskLimits, read_memory};
+use crate::network::Network;
 use crate::node_file::NodeFile;
 use crate::profile_name::ProfileName;
 use crate::reader::{Item, Section, read_document};
@@ -18,7 +19,7 @@ use crate::text::read_text;
 use crate::view::ViewPath;
 
 /// Every key a definition may have.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 30] = [
     "name",
     "contact",
     "keys",
@@ -45,12 +46,14 @@ const KEYS: [&str; 28] = [
     "control.status_limit",
     "control.stop_grace",
     "network",
+    "network.ports",
+    "network.raw",
     "disk",
     "software",
 ];
 
 /// Tables that the format has and this node does not act on. Accepting them would promise what nobody keeps.
-const NOT_ENFORCED: [&str; 3] = ["network", "disk", "software"];
+const NOT_ENFORCED: [&str; 2] = ["disk", "software"];
 
 impl Definition {
     /// Reads a definition from `text`, which came from `origin`, for the node that `node` describes.
@@ -103,6 +106,7 @@ fn read(top: &mut Section<'_, '_>, origin: &Path, node: &NodeFile) -> Option<Def
             .unwrap_or_default()
     });
     let control = top.section("control", |control| ControlTimes::read(control, defaults.control));
+    let network = top.section("network", Network::read);
     for key in NOT_ENFORCED {
         if let Some(item) = top.take(key) {
             item.refuse("not enforced by this node yet");
@@ -120,6 +124,7 @@ fn read(top: &mut Section<'_, '_>, origin: &Path, node: &NodeFile) -> Option<Def
         memory,
         tasks,
         view,
+        network,
         seccomp,
         control,
         restart,

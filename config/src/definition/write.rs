@@ -41,6 +41,9 @@ impl Definition {
         out.line("max", self.tasks.max);
         out.table("view");
         out.list("paths", self.view.paths.iter().map(|path| quote(&path.to_string())));
+        out.table("network");
+        out.list("ports", self.network.ports.iter().map(|range| quote(&range.to_string())));
+        out.list("raw", self.network.raw.iter().map(|protocol| quote(protocol.name())));
         out.table("seccomp");
         out.line("profile", quote(&self.seccomp.profile));
         out.table("control");

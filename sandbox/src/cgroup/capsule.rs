@@ -116,6 +116,19 @@ impl CgroupTree {
             .tried("open cgroup.events", self.unified.path.join(name).display())
     }
 
+    /// The processes in the capsule's v2 directory; none if there is no such directory.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn processes(&self, name: &str) -> Result<Vec<u32>, KernelError> {
+        let path = self.unified.path.join(name).join("cgroup.procs");
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(text.lines().filter_map(|line| line.parse().ok()).collect()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(KernelError::new("read", path.display(), error)),
+        }
+    }
+
     /// Whether any process is in the capsule's v2 directory.
     ///
     /// # Errors
@@ -132,6 +145,14 @@ impl CapsuleCgroup {
     /// The v2 directory, for `CLONE_INTO_CGROUP`.
     pub fn unified(&self) -> BorrowedFd<'_> {
         self.unified.as_fd()
+    }
+
+    /// The kernel's ID of the v2 cgroup.
+    ///
+    /// # Errors
+    /// The directory cannot be looked at.
+    pub fn id(&self) -> Result<u64, KernelError> {
+        super::tree::id(&self.unified, std::path::Path::new(&self.unified_path))
     }
 
     /// Opens `tasks` of every v1 hierarchy in use; a thread that writes `0` joins.

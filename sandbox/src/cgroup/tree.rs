@@ -96,6 +96,23 @@ impl CgroupTree {
         Ok(Self { unified: base, v1 })
     }
 
+    /// The v2 directory above all capsules, and its path for messages.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn above_all(&self) -> Result<(OwnedFd, String), KernelError> {
+        let path = self.unified.path.display().to_string();
+        Ok((self.unified.fd.try_clone().tried("open again", &path)?, path))
+    }
+
+    /// The ID of a capsule's v2 cgroup, by which BPF programs know it; none if it is not there.
+    ///
+    /// # Errors
+    /// The directory cannot be looked at.
+    pub fn capsule_id(&self, name: &str) -> Result<Option<u64>, KernelError> {
+        self.unified.child(name)?.map(|dir| id(&dir, &self.unified.path.join(name))).transpose()
+    }
+
     /// Whether a controller sits on v1 or v2.
     pub(super) fn version(&self, controller: Controller) -> ControllerVersion {
         match self.v1[controller as usize] {
@@ -156,6 +173,11 @@ impl CgroupTree {
         }
         Ok(())
     }
+}
+
+/// The kernel's ID of a v2 cgroup: its inode number on a 64-bit machine (`cgroup_id`, kernfs).
+pub(super) fn id(dir: &OwnedFd, path: &Path) -> Result<u64, KernelError> {
+    rustix::fs::fstat(dir).map(|stat| stat.st_ino).tried("look at", path.display())
 }
 
 impl Base {

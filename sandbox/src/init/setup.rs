@@ -72,6 +72,7 @@ pub(super) fn become_capsule(setup: Setup, fds: Vec<OwnedFd>) -> Result<Capsule,
 
     // Layer 5.
     restrict(&Rules {
+        tcp_ports: setup.tcp_ports.as_deref(),
         abi: setup.landlock_abi,
         readable: &setup.readable,
         writable: &[&home_path, "/tmp", "/var/tmp", "/dev/shm"],

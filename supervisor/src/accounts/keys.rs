@@ -6,17 +6,22 @@
 use std::fmt::Write;
 use std::num::NonZeroU16;
 
-use plab_config::SshKey;
+use plab_config::{PortRange, SshKey, Transport};
 
 use super::SHELL;
 
 /// What stands before the fingerprint in each line's command.
 const KEY: &str = "--key ";
 
-/// One line a key. Forwarding is allowed to and from these TCP ports of the node's loopback only, and not at all if
-/// there are none.
-pub(super) fn authorized_keys(keys: &[SshKey], ports: &[NonZeroU16]) -> String {
+/// sshd takes each port by itself, and at most 4,096 of them; a slice with a wide range forwards the first ones.
+const MOST_FORWARDED: usize = 64;
+
+/// One line a key. Forwarding is allowed to and from the TCP ports among these, on the node's loopback only, and not at
+/// all if there are none.
+pub(super) fn authorized_keys(keys: &[SshKey], ports: &[PortRange]) -> String {
     let mut forwarding = String::new();
+    let tcp = ports.iter().filter(|range| range.transport() == Transport::Tcp);
+    let ports: Vec<NonZeroU16> = tcp.flat_map(|range| range.ports()).take(MOST_FORWARDED).collect();
     if !ports.is_empty() {
         // Without a permitopen or permitlisten it would be every port.
         forwarding.push_str(",port-forwarding");
@@ -67,8 +72,8 @@ mod tests {
 
     #[test]
     fn forwarding_is_to_the_slices_ports_only() {
-        let port = |number| NonZeroU16::new(number).expect("not 0");
-        let line = authorized_keys(&[key("")], &[port(80), port(8080)]);
+        let ports = ["tcp/80", "udp/7-9", "tcp/8080"].map(|text| text.parse().expect("a range"));
+        let line = authorized_keys(&[key("")], &ports);
         let options = line.split(" ssh-ed25519").next().expect("options");
         assert_eq!(options.matches("permitopen=").count(), 6);
         assert_eq!(options.matches("permitlisten=").count(), 2);
@@ -83,7 +88,8 @@ mod tests {
 
     #[test]
     fn fingerprints_are_found_again() {
-        let text = authorized_keys(&[key("a")], &[NonZeroU16::MIN]);
+        let text = authorized_keys(&[key("a")], &["tcp/1-65535".parse().expect("a range")]);
+        assert_eq!(text.matches("permitlisten=").count(), MOST_FORWARDED);
         assert_eq!(
             fingerprints(&text).collect::<Vec<_>>(),
             ["SHA256:9UTwQwQxjeyl35CLfPHIXsEIJtykITkwOaZA/76UEQI"]

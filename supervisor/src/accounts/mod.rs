@@ -20,7 +20,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{Group, Uid, User};
-use plab_config::SshKey;
+use plab_config::{PortRange, SshKey};
 
 use crate::paths::Paths;
 
@@ -108,8 +108,14 @@ impl Accounts {
     ///
     /// # Errors
     /// A file cannot be written, or the UID is somebody else's. Then nobody can log in.
-    pub fn publish(&self, name: &str, uid: u32, keys: Option<&[SshKey]>) -> io::Result<Published> {
-        let done = self.try_publish(name, uid, keys);
+    pub fn publish(
+        &self,
+        name: &str,
+        uid: u32,
+        keys: Option<&[SshKey]>,
+        ports: &[PortRange],
+    ) -> io::Result<Published> {
+        let done = self.try_publish(name, uid, keys, ports);
         if done.is_err() {
             // Closed rather than as it was: an old file may hold a key that was taken away.
             self.close(name)?;
@@ -117,7 +123,13 @@ impl Accounts {
         done
     }
 
-    fn try_publish(&self, name: &str, uid: u32, keys: Option<&[SshKey]>) -> io::Result<Published> {
+    fn try_publish(
+        &self,
+        name: &str,
+        uid: u32,
+        keys: Option<&[SshKey]>,
+        ports: &[PortRange],
+    ) -> io::Result<Published> {
         if self.real
             && !records::is_written(&self.userdb, name)
             && let Some(other) = User::from_uid(Uid::from_raw(uid))?
@@ -133,8 +145,7 @@ impl Accounts {
         }
         let path = self.path_of(name, "keys");
         let old = read_or_empty(&path)?;
-        // No ports yet: `[network]` is not accepted.
-        let new = keys.map(|keys| keys::authorized_keys(keys, &[])).unwrap_or_default();
+        let new = keys.map(|keys| keys::authorized_keys(keys, ports)).unwrap_or_default();
         if lost(&old, &new) {
             write_if_other(&self.directory, &format!("{name}.owed"), "")?;
         }
@@ -283,7 +294,7 @@ mod tests {
     #[test]
     fn an_account_comes_and_goes_without_a_trace() {
         let (root, accounts) = Root::new("life");
-        let published = accounts.publish("site_a", 70_001, Some(&keys(&[0, 1]))).expect("publish");
+        let published = accounts.publish("site_a", 70_001, Some(&keys(&[0, 1])), &[]).expect("publish");
         assert!(!published.key_removed);
         assert_eq!(root.keys().expect("a file").lines().count(), 2);
         let mode =
@@ -304,14 +315,14 @@ mod tests {
     fn a_removed_key_is_owed_until_it_is_settled() {
         let (root, accounts) = Root::new("owed");
         let publish = |which: &[usize]| {
-            accounts.publish("site_a", 70_001, Some(&keys(which))).expect("publish").key_removed
+            accounts.publish("site_a", 70_001, Some(&keys(which)), &[]).expect("publish").key_removed
         };
         assert!(!publish(&[0, 1]) && !publish(&[1, 0]));
         assert!(publish(&[1]) && publish(&[1]), "also to the next plabd");
         accounts.settled("site_a").expect("settle");
         assert!(!publish(&[1]) && !publish(&[0, 1]));
         assert!(
-            accounts.publish("site_a", 70_001, None).expect("publish").key_removed,
+            accounts.publish("site_a", 70_001, None, &[]).expect("publish").key_removed,
             "the lease has ended"
         );
         assert!(root.keys().is_none());
@@ -320,7 +331,7 @@ mod tests {
     #[test]
     fn a_slice_that_is_none_lets_nobody_in() {
         let (root, accounts) = Root::new("strangers");
-        accounts.publish("site_a", 70_001, Some(&keys(&[0]))).expect("publish");
+        accounts.publish("site_a", 70_001, Some(&keys(&[0])), &[]).expect("publish");
         accounts.clear_strangers(&["site_a".to_owned()].into()).expect("clear");
         assert!(root.keys().is_some());
         accounts.clear_strangers(&BTreeSet::new()).expect("clear");
@@ -331,11 +342,11 @@ mod tests {
     #[test]
     fn what_cannot_be_written_lets_nobody_in() {
         let (root, accounts) = Root::new("closed");
-        accounts.publish("site_a", 70_001, Some(&keys(&[0]))).expect("publish");
+        accounts.publish("site_a", 70_001, Some(&keys(&[0])), &[]).expect("publish");
         // In the place of a record: nothing can be renamed over it.
         fs::remove_file(root.0.join("run/userdb/site_a.group")).expect("remove");
         fs::create_dir_all(root.0.join("run/userdb/site_a.group/x")).expect("mkdir");
-        accounts.publish("site_a", 70_001, Some(&keys(&[0, 1]))).expect_err("it cannot");
+        accounts.publish("site_a", 70_001, Some(&keys(&[0, 1])), &[]).expect_err("it cannot");
         assert!(root.keys().is_none());
     }
 }

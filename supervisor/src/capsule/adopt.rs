@@ -38,6 +38,18 @@ pub fn find(machine: &Machine, slice: &str, uid: u32) -> Result<Found, KernelErr
         Ok(reached) => reached,
         Err(error) => return Ok(Found::Remains(error.to_string())),
     };
+    // Its ports are the task's to give; that it is under the programs at all is not to be taken on trust.
+    if let Some(guard) = machine.guard() {
+        let id = cgroup.id()?;
+        let state = guard.capsule(id)?.filter(|state| state.uid == uid);
+        let rows = guard.verify(cgroup.unified(), id, state.unwrap_or_default(), &[])?;
+        if let Some(row) = rows.into_iter().find(|row| state.is_none() || !row.ok) {
+            return Ok(Found::Remains(format!(
+                "it is not held to its network ({}: {})",
+                row.what, row.in_force
+            )));
+        }
+    }
     let (frozen, _) = cgroup.frozen()?;
     Ok(Found::Running { capsule: Capsule { pidfd, pid, link, oom: cgroup.oom_event()? }, frozen })
 }

@@ -53,6 +53,10 @@ pub fn birth(
     cgroup.freeze(false)?;
     cgroup.set(&wishes::limits(definition, &machine.offered))?;
     let oom = cgroup.oom_event()?;
+    // Until its cgroup is known to the network's programs it could not even make a socket.
+    if let Some(guard) = machine.guard() {
+        guard.admit(cgroup.id()?, wishes::network(definition, uid))?;
+    }
 
     machine.storage.create(slice, uid)?;
     let storage = machine.storage.mounts(slice)?;
@@ -73,6 +77,7 @@ pub fn birth(
     let listener = listening_socket(machine, slice, uid)?;
 
     let (child, link) = start_init(machine, &cgroup, slice)?;
+    let tcp_ports = wishes::landlock_ports(definition, machine);
     let setup = Setup {
         protocol: PROTOCOL,
         slice: slice.to_owned(),
@@ -84,7 +89,8 @@ pub fn birth(
         tasks: definition.tasks.max.get().into(),
         landlock_abi: machine.offered.landlock_abi.min(NEWEST_KNOWN),
         readable: machine.template.readable().to_vec(),
-        birthmark: Birthmark::of(definition, &profile.digest).to_string(),
+        birthmark: Birthmark::of(definition, &profile.digest, tcp_ports.as_deref()).to_string(),
+        tcp_ports,
         extra,
         skel: skel.is_some(),
     };
@@ -103,7 +109,8 @@ pub fn birth(
     await_ready(&link, slice)?;
 
     // Layer 7: not what was asked for, but what is.
-    if let Some(row) = readback::process(child.pid, uid)?.into_iter().find(|row| !row.ok) {
+    let network = super::verify::network(machine, &cgroup, definition, uid)?;
+    if let Some(row) = readback::process(child.pid, uid)?.into_iter().chain(network).find(|row| !row.ok) {
         let message = format!("asked {}, in force {}", row.asked, row.in_force);
         return Err(KernelError::new(
             format!("hold {slice} to its {} ({})", row.layer, row.what),

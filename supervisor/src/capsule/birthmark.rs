@@ -10,7 +10,7 @@ use plab_config::seccomp::SeccompProfile;
 /// What a capsule was made of, or would be made of now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Birthmark {
-    /// `[view] paths`, with commas.
+    /// `[view] paths`, with commas; and the TCP ports that Landlock holds it to, if it does.
     view: String,
     /// The seccomp profile's name; release 0.1.0 did not write it.
     profile: Option<String>,
@@ -31,13 +31,14 @@ pub enum Difference {
 
 impl Birthmark {
     /// What a capsule of this definition would be made of, with its profile compiled to `digest`.
-    pub fn of(definition: &Definition, digest: &str) -> Self {
+    pub fn of(definition: &Definition, digest: &str, tcp_ports: Option<&[u16]>) -> Self {
         let paths: Vec<String> = definition.view.paths.iter().map(ToString::to_string).collect();
-        Self {
-            view: paths.join(","),
-            profile: Some(definition.seccomp.profile.to_string()),
-            digest: digest.to_owned(),
+        let mut view = paths.join(",");
+        if let Some(ports) = tcp_ports {
+            let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
+            view.push_str(&format!(" tcp={}", ports.join(",")));
         }
+        Self { view, profile: Some(definition.seccomp.profile.to_string()), digest: digest.to_owned() }
     }
 
     /// What stands between a capsule that was born with this and a definition that would give `wanted`.
@@ -99,6 +100,7 @@ mod tests {
             "view= profile=default seccomp=ab12",
             "view=ro:/opt/a b,ro:/opt/c profile=own seccomp=ab12",
             "view=ro:/opt/jdk seccomp=ab12",
+            "view=ro:/opt/jdk tcp=80,8080 profile=default seccomp=ab12",
         ] {
             assert_eq!(mark(text).to_string(), text);
         }
@@ -118,6 +120,7 @@ mod tests {
         assert_eq!(differs("view=ro:/opt/a profile=strict seccomp=old"), Difference::Wish);
         assert_eq!(differs("view= profile=default seccomp=new"), Difference::Wish);
         assert_eq!(differs("view= profile=default seccomp=old"), Difference::Wish);
+        assert_eq!(differs("view=ro:/opt/a tcp=80 profile=default seccomp=new"), Difference::Wish);
         // The site's own profile says what its administrator wrote.
         let own = mark("view= profile=own seccomp=new");
         assert_eq!(mark("view= profile=own seccomp=old").differs(&own), Difference::Wish);

@@ -26,10 +26,14 @@ const V1_RETRY: Duration = Duration::from_millis(2);
 /// Something is left: a process stuck in the kernel, or a directory the kernel will not remove.
 pub async fn clear(machine: &Machine, slice: &str, uid: Option<u32>) -> Result<(), KernelError> {
     machine.tree.kill(slice)?;
+    let cgroup = machine.tree.capsule_id(slice)?;
     tokio::time::timeout(KILL_TIMEOUT, empty(machine, slice)).await.unwrap_or_else(|_| {
         Err(KernelError::new("end every process of", slice, Errno::TIMEDOUT)
             .hint("a process is stuck in the kernel (state D in ps); the slice stays in this state until it is gone"))
     })?;
+    if let (Some(guard), Some(cgroup)) = (machine.guard(), cgroup) {
+        guard.dismiss(cgroup)?;
+    }
     let Some(uid) = uid else { return Ok(()) };
     match unlinkat(machine.sockets(), Machine::socket_name(uid), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),

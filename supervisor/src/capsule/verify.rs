@@ -4,6 +4,7 @@ use plab_config::Definition;
 use plab_protocol::control::VerifyRow;
 use plab_sandbox::cgroup::CapsuleCgroup;
 use plab_sandbox::landlock_rules::NEWEST_KNOWN;
+use plab_sandbox::readback::Row;
 use plab_sandbox::{KernelError, readback};
 
 use super::birthmark::Birthmark;
@@ -26,7 +27,10 @@ pub fn rows(
         KernelError::new("open the cgroup of", slice, std::io::Error::from(std::io::ErrorKind::NotFound))
     })?;
     let mut rows = cgroup_rows(&cgroup, machine, definition)?;
-    let process = readback::process(pid, uid)?.into_iter().chain(readback::view(pid, slice)?);
+    let process = readback::process(pid, uid)?
+        .into_iter()
+        .chain(readback::view(pid, slice)?)
+        .chain(network(machine, &cgroup, definition, uid)?);
     rows.extend(process.map(|row| VerifyRow {
         layer: row.layer.into(),
         what: row.what,
@@ -35,9 +39,10 @@ pub fn rows(
         ok: row.ok,
         source: row.source,
     }));
+    let tcp_ports = wishes::landlock_ports(definition, machine);
     let birthmark = machine
         .profile(definition.seccomp.profile.as_str())
-        .map(|profile| Birthmark::of(definition, &profile.digest).to_string())
+        .map(|profile| Birthmark::of(definition, &profile.digest, tcp_ports.as_deref()).to_string())
         .unwrap_or_else(|reason| format!("unknown: {reason}"));
     let abi = machine.offered.landlock_abi.min(NEWEST_KNOWN);
     // The kernel shows neither a ruleset nor a filter's content from outside: what capsule-init was born with, and
@@ -61,6 +66,27 @@ pub fn rows(
         source: "capsule-init, at birth".into(),
     });
     Ok(rows)
+}
+
+/// What the capsule is held to on the network.
+///
+/// # Errors
+/// The kernel cannot be asked.
+pub fn network(
+    machine: &Machine,
+    cgroup: &CapsuleCgroup,
+    definition: &Definition,
+    uid: u32,
+) -> Result<Vec<Row>, KernelError> {
+    match machine.guard() {
+        Some(guard) => guard.verify(
+            cgroup.unified(),
+            cgroup.id()?,
+            wishes::network(definition, uid),
+            &definition.network.ports,
+        ),
+        None => Ok(Vec::new()),
+    }
 }
 
 fn cgroup_rows(

@@ -1,10 +1,13 @@
 //! A definition in the sandbox's terms.
 
-use plab_config::{Definition, NodeFile};
+use plab_config::{Definition, NodeFile, Transport};
 use plab_control_scripts::{ResourceDescription, SliceNode};
 use plab_sandbox::cgroup::Limits;
 use plab_sandbox::message::Times;
+use plab_sandbox::net::CapsuleState;
 use plab_sandbox::probe::Offered;
+
+use crate::machine::Machine;
 
 /// The cgroup's limits.
 pub fn limits(definition: &Definition, offered: &Offered) -> Limits {
@@ -16,6 +19,18 @@ pub fn limits(definition: &Definition, offered: &Offered) -> Limits {
         memory_max: definition.memory.max.get(),
         tasks_max: definition.tasks.max.get(),
     }
+}
+
+/// What the network's programs know of it.
+pub fn network(definition: &Definition, uid: u32) -> CapsuleState {
+    let sctp = definition.network.ports.iter().any(|range| range.transport() == Transport::Sctp);
+    CapsuleState { uid, classid: 0, sctp }
+}
+
+/// The TCP ports that Landlock is to hold the capsule to, where nothing better does.
+pub fn landlock_ports(definition: &Definition, machine: &Machine) -> Option<Vec<u16>> {
+    let tcp = definition.network.ports.iter().filter(|range| range.transport() == Transport::Tcp);
+    machine.guard().is_none().then(|| tcp.flat_map(|range| range.first()..=range.last()).collect())
 }
 
 /// The hooks' limits that capsule-init keeps by itself.
@@ -45,6 +60,8 @@ pub fn resources(definition: &Definition, uid: u32, node: &NodeFile) -> String {
                 address: node.address.map(|address| address.to_string()),
             })
             .collect(),
+        ports: definition.network.ports.iter().map(ToString::to_string).collect(),
+        raw: definition.network.raw.iter().map(ToString::to_string).collect(),
         seccomp: definition.seccomp.profile.to_string(),
         ..ResourceDescription::default()
     }

@@ -84,6 +84,7 @@ pub fn check(caller: &Caller, request: &Request) -> Result<(), ErrorReply> {
         | Request::Thaw { .. }
         | Request::Events { .. }
         | Request::Usage
+        | Request::Ports { .. }
         | Request::Drain { .. }
         | Request::Boots { .. }
         | Request::Planned
@@ -135,6 +136,7 @@ mod tests {
             (Request::Thaw { slice: slice() }, false),
             (Request::Events { since: 0, slice: Some(slice()), follow: false }, false),
             (Request::Usage, false),
+            (Request::Ports { slice: Some(slice()) }, false),
             (Request::Drain { for_shutdown: false }, false),
             (Request::Boots { last: 1 }, false),
             (Request::Planned, false),

@@ -13,6 +13,7 @@ mod authority;
 mod connection;
 mod flows;
 mod machine;
+mod ports;
 mod requests;
 mod server;
 mod status;

@@ -41,6 +41,7 @@ pub fn describe(request: &Request) -> String {
         },
         Request::Events { .. } => "events".into(),
         Request::Usage => "usage".into(),
+        Request::Ports { slice } => format!("ports {}", slice.as_deref().unwrap_or("")),
         Request::Drain { for_shutdown: false } => "drain".into(),
         Request::Drain { for_shutdown: true } => "drain for shutdown".into(),
         Request::Boots { .. } => "boots".into(),
@@ -67,6 +68,7 @@ pub async fn serve(
         Request::Usage => Ok(Reply::Usage { at_micros: monotonic_micros(), capsules: status::usage(node) }),
         Request::Exec(exec) => self::exec(node, caller, exec, &fds, connection),
         Request::Sessions { slice } => sessions(node, caller, slice.as_deref()),
+        Request::Ports { slice } => ports(node, caller, slice).await,
         Request::Restart { slice } => command(node, caller, &slice, "restart", Command::Restart).await,
         Request::Freeze { slice } => command(node, caller, &slice, "freeze", Command::Freeze).await,
         Request::Thaw { slice } => command(node, caller, &slice, "thaw", Command::Thaw).await,
@@ -200,6 +202,13 @@ fn sessions(node: &Node, caller: &Caller, slice: Option<&str>) -> Outcome {
     }
     let wanted = |name: &str| caller.may_see(name) && slice.is_none_or(|slice| slice == name);
     Ok(Reply::Sessions { sessions: node.sessions.list(|session| wanted(&session.slice)) })
+}
+
+async fn ports(node: &Node, caller: &Caller, slice: Option<String>) -> Outcome {
+    if let Some(slice) = &slice {
+        find(node, caller, slice)?;
+    }
+    super::ports::list(node, slice).await
 }
 
 /// Why a descriptor must not get into a capsule: a directory of the host's (or a mere path, which may be one) is a

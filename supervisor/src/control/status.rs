@@ -110,6 +110,7 @@ fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
         memory: usage.map(|usage| usage.memory),
         tasks: usage.map(|usage| usage.tasks),
         cpu_micros: usage.map(|usage| usage.cpu_micros),
+        ports: definition.network.ports.iter().map(ToString::to_string).collect(),
         pending_errors: pending,
         verify,
     }

@@ -95,7 +95,7 @@ fn set_up() -> Vec<Case> {
         )
         .control_is(Either(vec![Works, Errno(libc::EINVAL), Errno(libc::ENOPROTOOPT), Errno(libc::EFAULT)]))
         .into(),
-        attack("privileged-port", "the host's services", "bind-tcp 883", Errno(libc::EACCES)).into(),
+        attack("privileged-port", "the host's services", "bind-tcp 883", Errno(libc::EPERM)).into(),
     ]
 }
 

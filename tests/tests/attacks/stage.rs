@@ -19,6 +19,9 @@ fn stay() -> u32 {
 pub const ATTACKER: &str = "site_sl1";
 /// The slice whose things it wants.
 pub const NEIGHBOUR: &str = "site_sl10";
+
+/// A port of the neighbour's, by each protocol that has ports.
+pub const NEIGHBOUR_PORT: u16 = 8791;
 /// The slice that is there to run out of things.
 pub const HOG: &str = "hog";
 /// A user outside who owns nothing.
@@ -167,7 +170,13 @@ impl Stage {
         rustix::net::listen(&stage.seqpacket, 16).expect("listen");
         let view = format!("[view]\npaths = [\"ro:{}\"]", stage.shared.display());
         stage.node.define(ATTACKER, &format!("[memory]\nmax = \"64M\"\n[tasks]\nmax = 64\n{view}"));
-        stage.node.define(NEIGHBOUR, "[memory]\nmax = \"64M\"\n[tasks]\nmax = 64");
+        let ports: Vec<_> =
+            ["tcp", "udp", "udplite"].map(|protocol| format!("\"{protocol}/{NEIGHBOUR_PORT}\"")).into();
+        let ports = ports.join(", ");
+        stage.node.define(
+            NEIGHBOUR,
+            &format!("[memory]\nmax = \"64M\"\n[tasks]\nmax = 64\n[network]\nports = [{ports}]"),
+        );
         // As much as a definition that says nothing gets: enough to run other things out first.
         stage.node.define(HOG, "[memory]\nmax = \"256M\"\n[tasks]\nmax = 40");
         let actor = std::fs::read(stage.actor()).expect("read the actor");

@@ -99,9 +99,9 @@ fn only_the_slices_own_kinds_of_sockets_open() {
         for family in [2, 10] {
             for protocol in 0..300 {
                 for flags in [0, CLOEXEC_NONBLOCK] {
-                    let stream = if [0, 6].contains(&protocol) { ALLOW } else { EPERM };
+                    let stream = if [0, 6, 262].contains(&protocol) { ALLOW } else { EPERM };
                     assert_eq!(socket(family, 1 | flags, protocol), stream, "stream {protocol}");
-                    let datagram = if [0, 1, 17, 58].contains(&protocol) { ALLOW } else { EPERM };
+                    let datagram = if [0, 1, 17, 58, 136].contains(&protocol) { ALLOW } else { EPERM };
                     assert_eq!(socket(family, 2 | flags, protocol), datagram, "datagram {protocol}");
                     // Raw ones are for CAP_NET_RAW to say.
                     assert_eq!(socket(family, 3 | flags, protocol), ALLOW);

@@ -23,7 +23,7 @@ const CALLS: [(&str, libc::c_long, [u64; 6], i32, i32); 17] = [
     ("AF_ALG", libc::SYS_socket, [38, 0x10_0005, 0, 0, 0, 0], libc::EINVAL, libc::EPERM),
     ("AF_VSOCK", libc::SYS_socket, [40, 0x10_0001, 0, 0, 0, 0], libc::EINVAL, libc::EPERM),
     ("AF_INET", libc::SYS_socket, [2, 0x10_0001, 0, 0, 0, 0], libc::EINVAL, libc::EINVAL),
-    ("MPTCP", libc::SYS_socket, [2, 0x10_0001, 262, 0, 0, 0], libc::EINVAL, libc::EPERM),
+    ("SCTP", libc::SYS_socket, [2, 0x10_0001, 132, 0, 0, 0], libc::EINVAL, libc::EPERM),
     ("SOCK_DIAG", libc::SYS_socket, [16, 0x10_0003, 4, 0, 0, 0], libc::EINVAL, libc::EPERM),
     ("keyctl", libc::SYS_keyctl, [0xffff, 0, 0, 0, 0, 0], libc::EOPNOTSUPP, libc::EPERM),
     ("TIOCSTI", libc::SYS_ioctl, [u64::MAX, 0x5412, 0, 0, 0, 0], libc::EBADF, libc::EPERM),

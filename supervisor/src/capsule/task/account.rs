@@ -22,14 +22,15 @@ impl Task {
         self.account = Some((Rc::clone(definition), open));
         let name = &self.slice.name;
         let keys = open.then_some(&definition.keys[..]);
-        let removed = match self.node.machine.accounts.publish(name, self.uid(), keys) {
-            Ok(published) => published.key_removed,
-            Err(error) => {
-                let message = format!("nobody can log in with ssh: {error}");
-                self.tell("account-failed", Severity::Error, message);
-                true
-            }
-        };
+        let removed =
+            match self.node.machine.accounts.publish(name, self.uid(), keys, &definition.network.ports) {
+                Ok(published) => published.key_removed,
+                Err(error) => {
+                    let message = format!("nobody can log in with ssh: {error}");
+                    self.tell("account-failed", Severity::Error, message);
+                    true
+                }
+            };
         if !removed && open && !self.node.sessions.has_strangers(definition) {
             return;
         }

@@ -214,6 +214,10 @@ impl Task {
         self.row = None;
         self.syncing = None;
         self.accepted = None;
+        let machine = &self.node.machine;
+        machine.ports.release(machine.guard(), &self.slice.name).map_err(|error| error.to_string())?;
+        // Who was refused for a port of it may have that now.
+        self.node.retry_conflicts();
         self.failures = 0;
         self.tell("slice-removed", Severity::Info, "capsule and storage are gone");
         Ok(())

@@ -19,12 +19,20 @@ use crate::capsule::link::Link;
 use crate::capsule::{Capsule, birth, death, wishes};
 use crate::watched::watched;
 
+/// Why a definition cannot be taken on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AcceptError {
+    /// It cannot be put on record.
+    #[error(transparent)]
+    Ledger(#[from] crate::ledger::LedgerError),
+    /// Its ports cannot be given to it.
+    #[error(transparent)]
+    Ports(#[from] KernelError),
+}
+
 impl Task {
     /// Puts the definition on record and makes sure of the UID.
-    pub(super) async fn accept(
-        &mut self,
-        definition: &Rc<Definition>,
-    ) -> Result<(), crate::ledger::LedgerError> {
+    pub(super) async fn accept(&mut self, definition: &Rc<Definition>) -> Result<(), AcceptError> {
         if self.accepted.as_ref().is_some_and(|accepted| Rc::ptr_eq(accepted, definition)) {
             return Ok(());
         }
@@ -39,6 +47,7 @@ impl Task {
             .as_ref()
             .is_some_and(|row| row.definition == text && row.source == source && !row.removing)
         {
+            self.give_ports(definition).await?;
             self.accepted = Some(Rc::clone(definition));
             return Ok(());
         }
@@ -56,7 +65,26 @@ impl Task {
             format!("from {}; contact {}, UID {}", row.source, definition.contact, row.uid),
         );
         self.row = Some(row);
+        self.give_ports(definition).await?;
         self.accepted = Some(Rc::clone(definition));
+        Ok(())
+    }
+
+    /// Makes the ports of an accepted definition the slice's, and a port that it no longer has somebody else's to have.
+    async fn give_ports(&mut self, definition: &Rc<Definition>) -> Result<(), AcceptError> {
+        let (machine, name, uid) = (Arc::clone(&self.node.machine), self.slice.name.clone(), self.uid());
+        let ports = definition.network.ports.clone();
+        let given =
+            tokio::task::spawn_blocking(move || machine.ports.give(machine.guard(), &name, uid, &ports))
+                .await;
+        let closed = given.map_err(|error| {
+            KernelError::new("give ports to", &self.slice.name, std::io::Error::other(error))
+        })??;
+        if closed > 0 {
+            let message =
+                format!("{closed} sockets were closed: on ports that are not their slice's any more");
+            self.tell("sockets-closed", Severity::Notice, message);
+        }
         Ok(())
     }
 
@@ -201,9 +229,13 @@ impl Task {
         }
         let (machine, slice) = (Arc::clone(&self.node.machine), self.slice.name.clone());
         let limits = wishes::limits(definition, &machine.offered);
+        let network = wishes::network(definition, self.uid());
         // Lowering memory makes the kernel reclaim first, which can take its time.
         let set = tokio::task::spawn_blocking(move || match machine.tree.capsule_cgroup(&slice)? {
             Some(cgroup) => {
+                if let Some(guard) = machine.guard() {
+                    guard.admit(cgroup.id()?, network)?;
+                }
                 if cgroup.verify(&limits)?.iter().any(|row| !row.ok) {
                     cgroup.set(&limits).map(|()| true)
                 } else {
@@ -261,6 +293,7 @@ impl Task {
 
     fn birthmark(&self, definition: &Definition) -> Result<Birthmark, String> {
         let profile = self.node.machine.profile(definition.seccomp.profile.as_str())?;
-        Ok(Birthmark::of(definition, &profile.digest))
+        let tcp_ports = wishes::landlock_ports(definition, &self.node.machine);
+        Ok(Birthmark::of(definition, &profile.digest, tcp_ports.as_deref()))
     }
 }

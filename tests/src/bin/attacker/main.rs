@@ -11,6 +11,7 @@ mod files;
 mod ipc;
 mod kernel;
 mod namespaces;
+mod network;
 mod privileges;
 mod processes;
 mod requests;
@@ -38,6 +39,7 @@ fn main() {
         ipc::PRIMITIVES,
         kernel::PRIMITIVES,
         namespaces::PRIMITIVES,
+        network::PRIMITIVES,
         privileges::PRIMITIVES,
         processes::PRIMITIVES,
         requests::PRIMITIVES,

@@ -1,0 +1,346 @@
+//! The programs on the cgroup above all capsules, and their state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
+
+use plab_config::{IpPrefix, PortRange, Transport};
+use rustix::io::Errno;
+
+use super::call;
+use super::layout::{
+    CapsuleState, NodeState, OWNER_NOBODY, OWNER_NODE, OWNER_NODE_OPEN, Plain, Refusals, prefix_key,
+};
+use super::object::{self, Maps, PROGRAMS, Program};
+use super::owners::Owners;
+use super::sockets::{InetSocket, SocketTable};
+use crate::cgroup::CgroupTree;
+use crate::error::{KernelError, Tried};
+use crate::readback::Row;
+
+/// `BPF_NOEXIST`: what is there stays as it is.
+const ONLY_NEW: u64 = 1;
+
+/// The programs that hold every capsule of one node to its share of the network.
+#[derive(Debug)]
+pub struct NetworkGuard {
+    maps: Maps,
+    owners: Owners,
+    programs: Vec<Program>,
+    parent: OwnedFd,
+    path: String,
+    node: Mutex<NodeState>,
+}
+
+impl NetworkGuard {
+    /// Loads the programs and makes their maps, or takes over those that a former plabd left on the cgroup. Nothing is
+    /// attached yet, so that the maps can be filled before.
+    ///
+    /// # Errors
+    /// The kernel lacks something, or refuses.
+    pub fn load(tree: &CgroupTree) -> Result<Self, KernelError> {
+        let (parent, path) = tree.above_all()?;
+        let former = former_maps(parent.as_fd()).tried("look for former BPF maps", &path)?;
+        let (maps, programs) = object::load(former)?;
+        let owners = Owners::of(maps.get("owners")?)?;
+        // Nothing is written: `plab check` does this as well, beside a plabd whose maps these are.
+        let mut bytes = [0; NodeState::SIZE];
+        call::lookup(maps.get("node")?, &0_u32.to_ne_bytes(), &mut bytes)
+            .tried("look up", "the node's state")?;
+        let node = NodeState { ephemeral: ephemeral_range()?, ..NodeState::from_bytes(bytes) };
+        Ok(Self { maps, owners, programs, parent, path, node: Mutex::new(node) })
+    }
+
+    /// Puts the programs in force, each in place of a former plabd's at once: capsules that run are under the one or the
+    /// other at every moment.
+    ///
+    /// # Errors
+    /// The kernel refuses, or does not show them afterwards.
+    pub fn attach(&self) -> Result<(), KernelError> {
+        for program in &self.programs {
+            let failed = |error: Errno| {
+                KernelError::new(format!("attach the BPF program {}", program.name), &self.path, error)
+                    .hint("another program there, attached without BPF_F_ALLOW_MULTI, keeps ours out")
+            };
+            let mut former: Vec<OwnedFd> = ours(self.parent.as_fd(), program.attach)
+                .map_err(failed)?
+                .into_iter()
+                .map(|(_, fd)| fd)
+                .collect();
+            let replaced = former.pop();
+            call::attach(
+                self.parent.as_fd(),
+                program.fd.as_fd(),
+                program.attach,
+                replaced.as_ref().map(|fd| fd.as_fd()),
+            )
+            .map_err(failed)?;
+            for extra in former {
+                call::detach(self.parent.as_fd(), extra.as_fd(), program.attach).map_err(failed)?;
+            }
+        }
+        match self.programs_on(self.parent.as_fd())?.into_iter().find(|row| !row.ok) {
+            None => Ok(()),
+            Some(row) => Err(KernelError::new(
+                format!("attach the BPF program {}", row.what),
+                &self.path,
+                std::io::Error::other("the kernel does not show it afterwards"),
+            )),
+        }
+    }
+
+    /// What the programs know of a capsule, by the ID of its cgroup; before a process is in it, and to change it.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn admit(&self, cgroup: u64, state: CapsuleState) -> Result<(), KernelError> {
+        let on = format!("the capsule of UID {}", state.uid);
+        let counts = [0; Refusals::SIZE];
+        match call::update(self.maps.get("refusals")?, &state.uid.to_ne_bytes(), &counts, ONLY_NEW) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(KernelError::new("count refusals for", on, error)),
+        }
+        call::update(self.maps.get("capsules")?, &cgroup.to_ne_bytes(), &state.bytes(), 0)
+            .tried("admit to the network", on)
+    }
+
+    /// Forgets every capsule but those: of cgroups that are gone.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn keep_only(&self, cgroups: &BTreeSet<u64>) -> Result<(), KernelError> {
+        let map = self.maps.get("capsules")?;
+        for key in call::keys(map, 8).tried("list", "capsules on the network")? {
+            let id = <[u8; 8]>::try_from(&key[..]).map(u64::from_ne_bytes).unwrap_or_default();
+            if !cgroups.contains(&id) {
+                call::delete(map, &key).tried("forget", "a capsule on the network")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets a capsule whose cgroup is gone, and with it what its slice was refused.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn dismiss(&self, cgroup: u64) -> Result<(), KernelError> {
+        let Some(state) = self.capsule(cgroup)? else { return Ok(()) };
+        let on = format!("the capsule of UID {}", state.uid);
+        call::delete(self.maps.get("capsules")?, &cgroup.to_ne_bytes()).tried("forget", &on)?;
+        call::delete(self.maps.get("refusals")?, &state.uid.to_ne_bytes()).tried("forget", &on)
+    }
+
+    /// Closes the sockets of capsules that are on these ports and not the slice's with UID `owner`; every capsule's
+    /// without one. Returns how many there were.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked, or cannot close them.
+    pub fn close_strangers(&self, ports: &[PortRange], owner: Option<u32>) -> Result<usize, KernelError> {
+        if ports.is_empty() {
+            return Ok(0);
+        }
+        let table = SocketTable::open()?;
+        let transports: BTreeSet<Transport> = ports.iter().map(|range| range.transport()).collect();
+        let mut closed = 0;
+        for transport in transports {
+            let on_them = |socket: &InetSocket| {
+                ports.iter().any(|range| {
+                    range.transport() == transport && (range.first()..=range.last()).contains(&socket.port)
+                })
+            };
+            for socket in table.of(transport)?.iter().filter(|socket| on_them(socket)) {
+                let capsule = match socket.cgroup {
+                    Some(cgroup) => self.capsule(cgroup)?,
+                    None => None,
+                };
+                if capsule.is_some_and(|capsule| Some(capsule.uid) != owner) && table.destroy(socket)? {
+                    closed += 1;
+                }
+            }
+        }
+        Ok(closed)
+    }
+
+    /// What the programs know of a capsule now.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn capsule(&self, cgroup: u64) -> Result<Option<CapsuleState>, KernelError> {
+        let mut bytes = [0; CapsuleState::SIZE];
+        let found = call::lookup(self.maps.get("capsules")?, &cgroup.to_ne_bytes(), &mut bytes)
+            .tried("look up", format!("the capsule of cgroup {cgroup} on the network"))?;
+        Ok(found.then(|| CapsuleState::from_bytes(bytes)))
+    }
+
+    /// What a slice was refused since its capsule was made; nothing if it has none.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn refusals(&self, uid: u32) -> Result<Refusals, KernelError> {
+        let mut bytes = [0; Refusals::SIZE];
+        call::lookup(self.maps.get("refusals")?, &uid.to_ne_bytes(), &mut bytes)
+            .tried("look up", format!("what UID {uid} was refused"))?;
+        Ok(Refusals::from_bytes(bytes))
+    }
+
+    /// Makes ports the property of the slice with this UID.
+    pub fn give(&self, ports: &[PortRange], uid: u32) {
+        self.owners.set(ports, uid);
+    }
+
+    /// Makes ports nobody's.
+    pub fn withdraw(&self, ports: &[PortRange]) {
+        self.owners.set(ports, OWNER_NOBODY);
+    }
+
+    /// Makes ports the node's; those that are `open`, too, can be reached by capsules.
+    pub fn keep(&self, own: &[PortRange], open: &[PortRange]) {
+        self.owners.set(own, OWNER_NODE);
+        self.owners.set(open, OWNER_NODE_OPEN);
+    }
+
+    /// Makes every port but those nobody's: of slices and of a node file that are gone.
+    pub fn keep_only_ports(&self, ports: &[PortRange]) {
+        self.owners.keep_only(ports);
+    }
+
+    /// Where no capsule may send anything from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_opt_outs(&self, prefixes: &[IpPrefix]) -> Result<(), KernelError> {
+        let (v4, v6): (Vec<IpPrefix>, Vec<IpPrefix>) =
+            prefixes.iter().partition(|prefix| prefix.address().is_ipv4());
+        for (name, size, wanted) in [("opt_out4", 8, &v4), ("opt_out6", 20, &v6)] {
+            let map = self.maps.get(name)?;
+            let keys: BTreeSet<Vec<u8>> = wanted.iter().map(|prefix| prefix_key(*prefix)).collect();
+            for key in &keys {
+                call::update(map, key, &1_u32.to_ne_bytes(), 0).tried("opt out", "a prefix")?;
+            }
+            for old in call::keys(map, size).tried("list", "opt-outs")? {
+                if !keys.contains(&old) {
+                    call::delete(map, &old).tried("opt in", "a prefix")?;
+                }
+            }
+        }
+        let count = |list: &[IpPrefix]| u32::try_from(list.len()).unwrap_or(u32::MAX);
+        self.change_node(|node| node.opt_outs = (count(&v4), count(&v6)))
+    }
+
+    fn change_node(&self, change: impl FnOnce(&mut NodeState)) -> Result<(), KernelError> {
+        let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut node);
+        call::update(self.maps.get("node")?, &0_u32.to_ne_bytes(), &node.bytes(), 0)
+            .tried("set", "the node's part of the network's state")
+    }
+
+    /// Reads back what a capsule is under: every program on its own cgroup, its state, and that its ports are its own.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn verify(
+        &self,
+        cgroup: BorrowedFd<'_>,
+        id: u64,
+        state: CapsuleState,
+        ports: &[PortRange],
+    ) -> Result<Vec<Row>, KernelError> {
+        let mut rows = self.programs_on(cgroup)?;
+        let row = |what: &str, asked: String, in_force: String, source: &str| Row {
+            layer: "network",
+            what: what.into(),
+            ok: asked == in_force,
+            asked,
+            in_force,
+            source: source.into(),
+        };
+        let show = |state: CapsuleState| {
+            let CapsuleState { uid, classid, sctp } = state;
+            format!(
+                "uid {uid} class {:x}:{:x}{}",
+                classid >> 16,
+                classid & 0xffff,
+                if sctp { " sctp" } else { "" }
+            )
+        };
+        let found = self.capsule(id)?.map_or_else(|| "none: nothing may be sent".to_owned(), show);
+        rows.push(row("state", show(state), found, "BPF map capsules"));
+        for range in ports {
+            let owners = self.owners.of_range(*range);
+            let said = owners.iter().map(|owner| show_owner(*owner)).collect::<Vec<_>>().join(", ");
+            rows.push(row(&range.to_string(), show_owner(state.uid), said, "BPF map owners"));
+        }
+        Ok(rows)
+    }
+
+    /// One row a program: whether the kernel runs it for what is in the cgroup.
+    fn programs_on(&self, cgroup: BorrowedFd<'_>) -> Result<Vec<Row>, KernelError> {
+        let mut rows = Vec::new();
+        for program in &self.programs {
+            let own = call::program_info(program.fd.as_fd())
+                .tried("ask about", format!("the BPF program {}", program.name))?
+                .id;
+            let there =
+                call::query(cgroup, program.attach, true).tried("ask for the BPF programs of", &self.path)?;
+            let ok = there.contains(&own);
+            rows.push(Row {
+                layer: "network",
+                what: program.name.clone(),
+                asked: format!("program {own}"),
+                in_force: if ok { format!("program {own}") } else { "not attached".into() },
+                ok,
+                source: "BPF_PROG_QUERY".into(),
+            });
+        }
+        Ok(rows)
+    }
+}
+
+/// Where the kernel takes a port from that nobody has asked for.
+fn ephemeral_range() -> Result<(u16, u16), KernelError> {
+    let source = "/proc/sys/net/ipv4/ip_local_port_range";
+    let text = std::fs::read_to_string(source).tried("read", source)?;
+    let mut numbers = text.split_whitespace().filter_map(|number| number.parse().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(first), Some(last)) => Ok((first, last)),
+        _ => {
+            Err(KernelError::new("read", source, std::io::Error::other(format!("it says {:?}", text.trim()))))
+        }
+    }
+}
+
+fn show_owner(owner: u32) -> String {
+    match owner {
+        OWNER_NOBODY => "nobody's".into(),
+        OWNER_NODE | OWNER_NODE_OPEN => "the node's".into(),
+        uid => format!("uid {uid}'s"),
+    }
+}
+
+/// Our programs of one kind on the cgroup itself, by ID.
+fn ours(parent: BorrowedFd<'_>, kind: u32) -> Result<Vec<(u32, OwnedFd)>, Errno> {
+    let mut found = Vec::new();
+    for id in call::query(parent, kind, false)? {
+        if let Some(fd) = call::program_by_id(id)?
+            && call::program_info(fd.as_fd())?.name.starts_with(PROGRAMS)
+        {
+            found.push((id, fd));
+        }
+    }
+    Ok(found)
+}
+
+/// The maps of the programs that a former plabd left on the cgroup, by name.
+fn former_maps(parent: BorrowedFd<'_>) -> Result<BTreeMap<String, OwnedFd>, Errno> {
+    let mut maps = BTreeMap::new();
+    for kind in object::ATTACH_KINDS {
+        for (_, program) in ours(parent, kind as u32)? {
+            for id in call::program_info(program.as_fd())?.maps {
+                if let Some(map) = call::map_by_id(id)? {
+                    maps.insert(call::map_info(map.as_fd())?.0, map);
+                }
+            }
+        }
+    }
+    Ok(maps)
+}

@@ -1,0 +1,19 @@
+//! What the kernel holds capsules to on the network that they share: ports as property, opt-outs, the node's services out
+//! of reach.
+//!
+//! The programs (`bpf/`) are attached to the cgroup above every capsule's and live as long as it does: neither plabd's end
+//! nor a new plabd leaves a moment without them. What they know of each capsule and each port is in maps, which the
+//! programs hold; the next plabd finds them through the programs.
+
+mod call;
+mod guard;
+mod layout;
+mod object;
+mod owners;
+mod reserved;
+mod sockets;
+
+pub use guard::NetworkGuard;
+pub use layout::{CapsuleState, Refusals};
+pub use reserved::ReservedPorts;
+pub use sockets::{InetSocket, SocketTable};

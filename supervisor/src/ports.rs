@@ -1,0 +1,251 @@
+//! Ports as property: which slice has which, in plabd's books and in the kernel's.
+//!
+//! A slice *claims* ports with its definition, before that is on record; what another has claimed is refused, so the
+//! first keeps what it has. They are *given* to it when the definition is accepted. Between the two a port may still be
+//! given to a slice that has let go of it: then it is taken from there.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use plab_config::PortRange;
+use plab_sandbox::KernelError;
+use plab_sandbox::net::{NetworkGuard, ReservedPorts};
+
+use crate::paths::Paths;
+
+/// The books.
+#[derive(Debug)]
+pub struct Ports {
+    /// No slice can have them.
+    own: Vec<PortRange>,
+    reserved: ReservedPorts,
+    slices: Mutex<BTreeMap<String, Holding>>,
+}
+
+#[derive(Debug, Default)]
+struct Holding {
+    uid: u32,
+    claimed: Vec<PortRange>,
+    given: Vec<PortRange>,
+}
+
+/// Why a slice cannot have a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// What it asked for.
+    pub wanted: PortRange,
+    /// What of that it cannot have.
+    pub both: PortRange,
+    /// The slice that has it; none if the node itself has.
+    pub holder: Option<String>,
+}
+
+impl std::fmt::Display for Taken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.holder {
+            Some(holder) => write!(f, "{} is {holder}'s", self.both),
+            None => write!(f, "{} is the node's own (own_ports in the node file's [network])", self.both),
+        }
+    }
+}
+
+impl Ports {
+    /// Books without slices. `own` are the node's own ports.
+    pub fn new(own: Vec<PortRange>, paths: &Paths) -> Self {
+        let reserved = ReservedPorts::new(paths.run.join("reserved-ports"));
+        Self { own, reserved, slices: Mutex::default() }
+    }
+
+    fn slices(&self) -> MutexGuard<'_, BTreeMap<String, Holding>> {
+        // Each entry is written whole.
+        self.slices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the slice could have these ports.
+    ///
+    /// # Errors
+    /// The first that it cannot have, and who has it.
+    pub fn check(&self, slice: &str, ports: &[PortRange]) -> Result<(), Taken> {
+        free_for(&self.slices(), &self.own, slice, ports)
+    }
+
+    /// Claims ports for a slice, in place of what it had claimed. True if that lets go of any.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; then its claim is as it was.
+    pub fn claim(&self, slice: &str, ports: &[PortRange]) -> Result<bool, Taken> {
+        let mut slices = self.slices();
+        free_for(&slices, &self.own, slice, ports)?;
+        let holding = slices.entry(slice.to_owned()).or_default();
+        let before = std::mem::replace(&mut holding.claimed, ports.to_vec());
+        Ok(!missing_from(&before, ports).is_empty())
+    }
+
+    /// Notes what a slice has by the ledger, when plabd starts; [`Self::begin`] tells the kernel.
+    pub fn remember(&self, slice: &str, uid: u32, ports: &[PortRange]) {
+        let holding = Holding { uid, claimed: ports.to_vec(), given: ports.to_vec() };
+        self.slices().insert(slice.to_owned(), holding);
+    }
+
+    /// Makes the kernel's books what these are: what a former plabd left there and nobody has is nobody's.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn begin(&self, guard: Option<&NetworkGuard>, open: &[PortRange]) -> Result<(), KernelError> {
+        let slices = self.slices();
+        let given: Vec<PortRange> = slices.values().flat_map(|holding| holding.given.clone()).collect();
+        self.reserve(&slices, &[])?;
+        if let Some(guard) = guard {
+            guard.keep(&self.own, open);
+            for holding in slices.values() {
+                guard.give(&holding.given, holding.uid);
+            }
+            let all: Vec<PortRange> = [&given[..], &self.own, open].concat();
+            guard.keep_only_ports(&all);
+        }
+        Ok(())
+    }
+
+    /// Gives the slice what its accepted definition says, and closes the sockets of capsules that are on ports which are
+    /// no longer, or now somebody else's. Returns how many those were. Blocking.
+    ///
+    /// # Errors
+    /// A port is somebody else's, or the kernel refuses.
+    pub fn give(
+        &self,
+        guard: Option<&NetworkGuard>,
+        slice: &str,
+        uid: u32,
+        ports: &[PortRange],
+    ) -> Result<usize, KernelError> {
+        let mut slices = self.slices();
+        free_for(&slices, &self.own, slice, ports).map_err(|taken| {
+            KernelError::new("give ports to", slice, std::io::Error::other(taken.to_string()))
+        })?;
+        // Most changes of a definition are of something else.
+        if slices.get(slice).is_some_and(|holding| holding.uid == uid && holding.given == ports) {
+            return Ok(0);
+        }
+        let before = std::mem::take(&mut slices.entry(slice.to_owned()).or_default().given);
+        for holding in slices.values_mut() {
+            holding.given = missing_from(&holding.given, ports);
+        }
+        let (new, gone) = (missing_from(ports, &before), missing_from(&before, ports));
+        if let Some(holding) = slices.get_mut(slice) {
+            *holding = Holding { uid, claimed: ports.to_vec(), given: ports.to_vec() };
+        }
+        // No socket may come on a port that is about to change hands: it stays reserved until all are closed.
+        self.reserve(&slices, &gone)?;
+        let mut closed = 0;
+        if let Some(guard) = guard {
+            guard.withdraw(&gone);
+            guard.give(ports, uid);
+            closed += guard.close_strangers(&gone, None)?;
+            closed += guard.close_strangers(&new, Some(uid))?;
+        }
+        if !gone.is_empty() {
+            self.reserve(&slices, &[])?;
+        }
+        Ok(closed)
+    }
+
+    /// Takes everything from a slice that is gone.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn release(&self, guard: Option<&NetworkGuard>, slice: &str) -> Result<(), KernelError> {
+        let mut slices = self.slices();
+        let Some(holding) = slices.remove(slice) else { return Ok(()) };
+        if let Some(guard) = guard {
+            guard.withdraw(&holding.given);
+        }
+        self.reserve(&slices, &[])
+    }
+
+    /// Takes plabd's part out of the kernel's list of reserved ports: no slice runs any more.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn end(&self) -> Result<(), KernelError> {
+        self.reserved.set(&[])
+    }
+
+    /// Which slice has what, by name.
+    pub fn given(&self) -> Vec<(String, Vec<PortRange>)> {
+        let slices = self.slices();
+        slices.iter().map(|(name, holding)| (name.clone(), holding.given.clone())).collect()
+    }
+
+    fn reserve(&self, slices: &BTreeMap<String, Holding>, more: &[PortRange]) -> Result<(), KernelError> {
+        let all: Vec<PortRange> = slices
+            .values()
+            .flat_map(|holding| &holding.given)
+            .chain(&self.own)
+            .chain(more)
+            .copied()
+            .collect();
+        self.reserved.set(&all)
+    }
+}
+
+fn free_for(
+    slices: &BTreeMap<String, Holding>,
+    own: &[PortRange],
+    slice: &str,
+    ports: &[PortRange],
+) -> Result<(), Taken> {
+    let others = slices.iter().filter(|(name, _)| *name != slice);
+    let held =
+        others.flat_map(|(name, holding)| holding.claimed.iter().map(move |range| (Some(name), range)));
+    for (holder, range) in own.iter().map(|range| (None, range)).chain(held) {
+        if let Some((wanted, both)) = ports.iter().find_map(|wanted| Some((*wanted, wanted.overlap(*range)?)))
+        {
+            return Err(Taken { wanted, both, holder: holder.cloned() });
+        }
+    }
+    Ok(())
+}
+
+/// What is in `ports` and not in `others`.
+fn missing_from(ports: &[PortRange], others: &[PortRange]) -> Vec<PortRange> {
+    others.iter().fold(ports.to_vec(), |left, other| {
+        left.into_iter().flat_map(|range| range.without(*other)).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(texts: &[&str]) -> Vec<PortRange> {
+        texts.iter().map(|text| text.parse().expect("a range")).collect()
+    }
+
+    fn books() -> Ports {
+        Ports::new(ranges(&["tcp/22"]), &Paths::below(std::path::Path::new("/nowhere")))
+    }
+
+    #[test]
+    fn the_first_keeps_what_it_has() {
+        let books = books();
+        assert_eq!(books.claim("a", &ranges(&["tcp/80-90"])), Ok(false));
+        let taken = books.claim("b", &ranges(&["udp/80", "tcp/85"])).expect_err("a's");
+        assert_eq!(taken.to_string(), "tcp/85 is a's");
+        assert_eq!(books.claim("b", &ranges(&["udp/80-90"])), Ok(false), "another protocol");
+        assert_eq!(books.claim("a", &ranges(&["tcp/80-84"])), Ok(true), "lets go of some");
+        assert_eq!(books.claim("b", &ranges(&["tcp/85"])), Ok(true));
+        let taken = books.check("c", &ranges(&["tcp/1-1024"])).expect_err("ssh");
+        assert!(taken.to_string().starts_with("tcp/22 is the node's own"), "{taken}");
+    }
+
+    #[test]
+    fn differences() {
+        let show = |a: &[&str], b: &[&str]| {
+            let left = missing_from(&ranges(a), &ranges(b));
+            left.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(show(&["tcp/1-9"], &["tcp/3", "tcp/7-9", "udp/1"]), "tcp/1-2 tcp/4-6");
+        assert_eq!(show(&["tcp/1", "udp/1"], &["tcp/1-65535"]), "udp/1");
+        assert_eq!(show(&["tcp/1-65535"], &[]), "tcp/1-65535");
+    }
+}
