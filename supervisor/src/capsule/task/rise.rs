@@ -274,7 +274,8 @@ impl Task {
         } else {
             SliceState::Running
         };
-        if let Some(up) = &mut self.up {
+        // Without a link it has not been told; the next one brings this task back here.
+        if let Some(up) = self.up.as_mut().filter(|up| up.link.is_some()) {
             up.applied = Some(Rc::clone(definition));
         }
         self.failures = 0;
