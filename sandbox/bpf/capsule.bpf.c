@@ -347,7 +347,9 @@ int plab_egress(struct __sk_buff *skb)
 	if (class < 0 || read_transport(skb, &packet, offset))
 		goto other;
 	source_owner = owner_of(class, ntohs(packet.sport));
-	if (source_owner != OWNER_NOBODY && source_owner != capsule->uid) {
+	/* A socket may still be bound to a port that was withdrawn. It is of no more use than one that is another's. */
+	if (source_owner != capsule->uid &&
+	    (source_owner != OWNER_NOBODY || !is_ephemeral(node, ntohs(packet.sport)))) {
 		COUNT_REFUSAL(capsule, port);
 		return REFUSE;
 	}

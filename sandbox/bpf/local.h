@@ -68,7 +68,7 @@ INLINE int is_the_nodes(struct bpf_sock_addr *ctx, struct node *node, struct bpf
 
 	if (owner != OWNER_NOBODY && owner != OWNER_NODE)
 		return 0;
-	if (port >= node->ephemeral_first && port <= node->ephemeral_last)
+	if (is_ephemeral(node, port))
 		return 0;
 	sk = sk_lookup_tcp(ctx, tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)

@@ -86,6 +86,11 @@ INLINE struct node *this_node(void)
 	return map_lookup(&plab1_node, &zero);
 }
 
+INLINE int is_ephemeral(const struct node *node, __u16 port)
+{
+	return port >= node->ephemeral_first && port <= node->ephemeral_last;
+}
+
 INLINE struct capsule *capsule_of(__u64 cgroup)
 {
 	return map_lookup(&plab1_capsules, &cgroup);

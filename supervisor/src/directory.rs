@@ -101,6 +101,8 @@ impl Directory {
         }
         self.node.resume(rows, &last_good);
         self.node.bring_all();
+        // A port may have moved from one file to another that was read before it.
+        self.node.retry_conflicts();
         Ok(())
     }
 
@@ -113,7 +115,12 @@ impl Directory {
     ) -> Result<(), KernelError> {
         let machine = &self.node.machine;
         let mut cgroups = BTreeSet::new();
-        for (row, definition) in rows.iter().filter_map(|row| Some((row, last_good.get(&row.name)?))) {
+        for row in rows {
+            let Some(definition) = last_good.get(&row.name) else {
+                // What cannot be read any more runs on as it is, until its file says otherwise.
+                cgroups.extend(machine.tree.capsule_id(&row.name)?);
+                continue;
+            };
             machine.ports.remember(&row.name, row.uid, &definition.network.ports);
             if let (Some(guard), Some(cgroup)) = (machine.guard(), machine.tree.capsule_id(&row.name)?) {
                 guard.admit(cgroup, wishes::network(definition, row.uid))?;

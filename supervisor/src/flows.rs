@@ -26,6 +26,9 @@ const AT_ONCE: usize = 2;
 /// Pages that wait for a client: with more, one that reads slowly would fill the memory.
 const PAGES: usize = 2;
 
+/// The longest time that the end of plabd waits for the store's.
+const CLOSING: Duration = Duration::from_secs(5);
+
 /// Between two looks at whether records were lost.
 const LOOK: Duration = Duration::from_secs(60);
 
@@ -168,8 +171,15 @@ impl Flows {
     /// Writes what was delivered and ends the store.
     pub async fn close(&self) {
         if let Some(store) = self.store.take() {
-            // The thread that closes it panicked: told on standard error.
-            tokio::task::spawn_blocking(|| store.close()).await.ok();
+            let (done, closed) = oneshot::channel::<()>();
+            // Not on the pool, which may be busy, and not for ever: what was written is whole in any case.
+            let begun = start(move || {
+                store.close();
+                drop(done);
+            });
+            if begun.is_ok() {
+                tokio::time::timeout(CLOSING, closed).await.ok();
+            }
         }
     }
 }

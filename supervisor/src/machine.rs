@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use plab_config::seccomp::SeccompProfile;
-use plab_config::{AbsolutePath, NodeFile};
+use plab_config::{AbsolutePath, Feature, NodeFile};
 use plab_sandbox::KernelError;
 use plab_sandbox::cgroup::{CgroupTree, tree_name};
 use plab_sandbox::net::NetworkGuard;
@@ -16,6 +16,7 @@ use plab_sandbox::view::{EtcFiles, Storage, Template, TemplateSpec};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, memfd_create, openat};
 
 use crate::accounts::Accounts;
+use crate::disk::Disk;
 use crate::paths::Paths;
 use crate::ports::Ports;
 
@@ -40,6 +41,8 @@ pub struct Machine {
     pub template: Template,
     /// Slices' storage.
     pub storage: Storage,
+    /// What makes their files last.
+    pub disk: Disk,
     /// Slices' accounts, for sshd.
     pub accounts: Accounts,
     /// What holds capsules to their share of the network, or why there is nothing that could.
@@ -74,7 +77,7 @@ impl Machine {
         let tree = CgroupTree::open(&tree_name(&paths.root), place)?;
         let guard = NetworkGuard::load(&tree).map_err(|error| error.to_string());
         let offered = Offered::probe(&tree, guard.is_ok());
-        let ports = Ports::new(node.network.own_ports.clone(), &paths);
+        let ports = Ports::new([&node.network.own_ports[..], &node.network.open_loopback].concat(), &paths);
         let etc = EtcFiles::new(node.view.etc.clone());
         let own = |paths: &[AbsolutePath]| paths.iter().map(|path| path.as_path().to_owned()).collect();
         let spec = TemplateSpec {
@@ -84,6 +87,8 @@ impl Machine {
         };
         let template = Template::build(&spec, &etc)?;
         let storage = Storage::open(&paths.storage)?;
+        let disk = Disk::start(paths.storage.clone())
+            .map_err(|error| KernelError::new("start", "the thread that syncs", error))?;
         let accounts = Accounts::open(&paths)
             .map_err(|error| KernelError::new("prepare", "the accounts of slices", error))?;
         let capsules = paths.capsules();
@@ -95,6 +100,7 @@ impl Machine {
             tree,
             template,
             storage,
+            disk,
             accounts,
             guard,
             ports,
@@ -131,6 +137,23 @@ impl Machine {
     /// What holds capsules to their share of the network; none on a node that may lack it and does.
     pub fn guard(&self) -> Option<&NetworkGuard> {
         self.guard.as_ref().ok()
+    }
+
+    /// As [`Self::guard`], for what is about to run: without one only if the node file lets it.
+    ///
+    /// # Errors
+    /// Why the network cannot be held.
+    pub fn required_guard(&self) -> Result<Option<&NetworkGuard>, KernelError> {
+        match &self.guard {
+            Ok(guard) => Ok(Some(guard)),
+            Err(_) if self.node.may_lack(Feature::NetworkBpf) => Ok(None),
+            Err(reason) => Err(KernelError::new(
+                "hold to its network",
+                "a capsule",
+                std::io::Error::other(reason.to_string()),
+            )
+            .hint("degrade = [\"network.bpf\"] in the node file lets capsules run without")),
+        }
     }
 
     /// Copies what has changed in the host's `/etc` into every capsule's view.

@@ -9,6 +9,7 @@ mod clock;
 mod control;
 mod diagnostics;
 mod directory;
+mod disk;
 mod etc_watch;
 mod events;
 mod flows;
@@ -215,8 +216,8 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
         Severity::Notice,
         if drain_on_exit { "with every capsule" } else { "capsules run on" },
     );
-    node.flows.close().await;
     end(&node).await;
+    node.flows.close().await;
     std::fs::remove_file(node.machine.paths.control()).ok();
     if drain_on_exit {
         node.machine.ports.end()?;

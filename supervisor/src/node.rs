@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use plab_config::{ConfigError, Definition, DefinitionSet, ErrorKind, SliceName};
 use plab_protocol::control::Severity;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admission;
 use crate::boots::Boot;
@@ -20,7 +20,7 @@ use crate::ledger::{Ledger, SliceRow};
 use crate::machine::Machine;
 use crate::power::Power;
 use crate::sessions::Sessions;
-use crate::slice::{Desired, Handle, Slice};
+use crate::slice::{Command, Desired, Handle, Slice};
 
 /// Everything plabd knows; one thread owns it.
 pub struct Node {
@@ -179,6 +179,17 @@ impl Node {
             if errors.iter().any(|error| error.kind == ErrorKind::Conflict && error.key == admission::PORTS) {
                 self.file_read(&file, Definition::load(&file, &self.machine.node));
             }
+        }
+    }
+
+    /// Ends what a slice has of ports that are another's now: its capsule is stopped and started, because a socket that
+    /// was bound by name keeps its port for as long as its process has it.
+    pub fn take_ports_from(&self, holder: &str, owner: &str) {
+        if let Some(handle) = self.slices.borrow().get(holder) {
+            let message = format!("it has a socket on a port that is {owner}'s now: stop, then start");
+            self.events.report(Some(holder), "restart-needed", Severity::Notice, message);
+            // Whether it started again is its own task's to say.
+            handle.commands.send(Command::Restart(oneshot::channel().0)).ok();
         }
     }
 

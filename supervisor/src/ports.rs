@@ -4,7 +4,7 @@
 //! first keeps what it has. They are *given* to it when the definition is accepted. Between the two a port may still be
 //! given to a slice that has let go of it: then it is taken from there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use plab_config::PortRange;
@@ -27,6 +27,23 @@ struct Holding {
     uid: u32,
     claimed: Vec<PortRange>,
     given: Vec<PortRange>,
+    /// What it no longer has, until nothing of the kernel's says otherwise.
+    leaving: Vec<PortRange>,
+    /// The kernel's books are these. Not so after a refusal, and of what was read from the ledger: the plabd before may have
+    /// died between the two.
+    settled: bool,
+}
+
+/// What came of giving a slice its ports.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// How many sockets were closed, on ports that are not their slice's any more.
+    pub closed: usize,
+    /// Slices with a socket on one of the ports that cannot be closed from outside: the ports are not given before
+    /// their capsules are gone. By name, with what the kernel said, if anything.
+    pub held_by: Vec<String>,
+    /// What the kernel refused to close.
+    pub problem: Option<String>,
 }
 
 /// Why a slice cannot have a port.
@@ -50,7 +67,7 @@ impl std::fmt::Display for Taken {
 }
 
 impl Ports {
-    /// Books without slices. `own` are the node's own ports.
+    /// Books without slices. `own` are the node's own ports, with those that capsules may reach on loopback.
     pub fn new(own: Vec<PortRange>, paths: &Paths) -> Self {
         let reserved = ReservedPorts::new(paths.run.join("reserved-ports"));
         Self { own, reserved, slices: Mutex::default() }
@@ -83,8 +100,15 @@ impl Ports {
 
     /// Notes what a slice has by the ledger, when plabd starts; [`Self::begin`] tells the kernel.
     pub fn remember(&self, slice: &str, uid: u32, ports: &[PortRange]) {
-        let holding = Holding { uid, claimed: ports.to_vec(), given: ports.to_vec() };
-        self.slices().insert(slice.to_owned(), holding);
+        let mut slices = self.slices();
+        // The node file may have taken some, and of two slices the first in the ledger keeps what it had.
+        let mut ports = missing_from(ports, &self.own);
+        for holding in slices.values() {
+            ports = missing_from(&ports, &holding.given);
+        }
+        let holding =
+            Holding { uid, claimed: ports.clone(), given: ports, leaving: Vec::new(), settled: false };
+        slices.insert(slice.to_owned(), holding);
     }
 
     /// Makes the kernel's books what these are: what a former plabd left there and nobody has is nobody's.
@@ -96,10 +120,10 @@ impl Ports {
         let given: Vec<PortRange> = slices.values().flat_map(|holding| holding.given.clone()).collect();
         self.reserve(&slices, &[])?;
         if let Some(guard) = guard {
-            guard.keep(&self.own, open);
             for holding in slices.values() {
                 guard.give(&holding.given, holding.uid);
             }
+            guard.keep(&self.own, open);
             let all: Vec<PortRange> = [&given[..], &self.own, open].concat();
             guard.keep_only_ports(&all);
         }
@@ -107,7 +131,7 @@ impl Ports {
     }
 
     /// Gives the slice what its accepted definition says, and closes the sockets of capsules that are on ports which are
-    /// no longer, or now somebody else's. Returns how many those were. Blocking.
+    /// no longer, or now somebody else's. Said again it finishes what it could not. Blocking.
     ///
     /// # Errors
     /// A port is somebody else's, or the kernel refuses.
@@ -117,36 +141,63 @@ impl Ports {
         slice: &str,
         uid: u32,
         ports: &[PortRange],
-    ) -> Result<usize, KernelError> {
+    ) -> Result<Given, KernelError> {
         let mut slices = self.slices();
         free_for(&slices, &self.own, slice, ports).map_err(|taken| {
             KernelError::new("give ports to", slice, std::io::Error::other(taken.to_string()))
         })?;
         // Most changes of a definition are of something else.
-        if slices.get(slice).is_some_and(|holding| holding.uid == uid && holding.given == ports) {
-            return Ok(0);
+        let same = |holding: &Holding| holding.settled && holding.uid == uid && holding.given == ports;
+        if slices.get(slice).is_some_and(same) {
+            return Ok(Given::default());
         }
-        let before = std::mem::take(&mut slices.entry(slice.to_owned()).or_default().given);
+        let before = slices.remove(slice).unwrap_or_default();
+        if ports.is_empty() && before.given.is_empty() && before.leaving.is_empty() {
+            slices.insert(slice.to_owned(), Holding { uid, settled: true, ..Holding::default() });
+            return Ok(Given::default());
+        }
         for holding in slices.values_mut() {
             holding.given = missing_from(&holding.given, ports);
         }
-        let (new, gone) = (missing_from(ports, &before), missing_from(&before, ports));
-        if let Some(holding) = slices.get_mut(slice) {
-            *holding = Holding { uid, claimed: ports.to_vec(), given: ports.to_vec() };
+        let mut gone = missing_from(&[before.given, before.leaving].concat(), ports);
+        for holding in slices.values() {
+            gone = missing_from(&gone, &holding.given);
         }
+        let holding = Holding {
+            uid,
+            claimed: ports.to_vec(),
+            given: ports.to_vec(),
+            leaving: gone.clone(),
+            settled: false,
+        };
+        slices.insert(slice.to_owned(), holding);
         // No socket may come on a port that is about to change hands: it stays reserved until all are closed.
         self.reserve(&slices, &gone)?;
-        let mut closed = 0;
+        let mut given = Given::default();
         if let Some(guard) = guard {
             guard.withdraw(&gone);
             guard.give(ports, uid);
-            closed += guard.close_strangers(&gone, None)?;
-            closed += guard.close_strangers(&new, Some(uid))?;
+            let uids: BTreeSet<u32> = slices.values().map(|holding| holding.uid).collect();
+            let left = guard.close_strangers(&gone, None, &uids)?;
+            let taken = guard.close_strangers(ports, Some(uid), &uids)?;
+            let holders = slices.iter().filter(|(_, holding)| taken.left.contains(&holding.uid));
+            given = Given {
+                closed: left.sockets + taken.sockets,
+                held_by: holders.map(|(name, _)| name.clone()).collect(),
+                problem: taken.problem.or(left.problem),
+            };
+        }
+        if !given.held_by.is_empty() {
+            return Ok(given);
+        }
+        if let Some(holding) = slices.get_mut(slice) {
+            holding.leaving.clear();
+            holding.settled = true;
         }
         if !gone.is_empty() {
             self.reserve(&slices, &[])?;
         }
-        Ok(closed)
+        Ok(given)
     }
 
     /// Takes everything from a slice that is gone.

@@ -66,9 +66,7 @@ pub(super) fn become_capsule(setup: Setup, fds: Vec<OwnedFd>) -> Result<Capsule,
     let home_path = format!("/home/{}", setup.slice);
     let home = open_home(&home_path)?;
     rustix::process::fchdir(&home).tried("enter", &home_path)?;
-    if let Some(skel) = skel {
-        skel::populate(&skel, &home)?;
-    }
+    skel::populate(skel.as_ref(), &home)?;
 
     // Layer 5.
     restrict(&Rules {

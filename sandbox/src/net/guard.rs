@@ -32,6 +32,17 @@ pub struct NetworkGuard {
     node: Mutex<NodeState>,
 }
 
+/// What became of sockets on ports that are not their slices' any more.
+#[derive(Debug, Default)]
+pub struct Closed {
+    /// How many were closed.
+    pub sockets: usize,
+    /// Slices with a socket that keeps its port: only the end of its process takes that away.
+    pub left: BTreeSet<u32>,
+    /// The last thing that the kernel said no to.
+    pub problem: Option<String>,
+}
+
 impl NetworkGuard {
     /// Loads the programs and makes their maps, or takes over those that a former plabd left on the cgroup. Nothing is
     /// attached yet, so that the maps can be filled before.
@@ -94,6 +105,7 @@ impl NetworkGuard {
     /// # Errors
     /// The kernel refuses.
     pub fn admit(&self, cgroup: u64, state: CapsuleState) -> Result<(), KernelError> {
+        self.follow_ephemeral_range()?;
         let on = format!("the capsule of UID {}", state.uid);
         let counts = [0; Refusals::SIZE];
         match call::update(self.maps.get("refusals")?, &state.uid.to_ne_bytes(), &counts, ONLY_NEW) {
@@ -130,35 +142,71 @@ impl NetworkGuard {
         call::delete(self.maps.get("refusals")?, &state.uid.to_ne_bytes()).tried("forget", &on)
     }
 
-    /// Closes the sockets of capsules that are on these ports and not the slice's with UID `owner`; every capsule's
-    /// without one. Returns how many there were.
+    /// Closes the sockets that slices have on these ports, but for those of the slice with UID `owner`: what capsules
+    /// have, and what stands outside with the UID of one of `slices`, such as an sshd that listens for it.
+    ///
+    /// A socket that was bound to the port by name keeps it although it is closed, and may be opened again by whoever
+    /// has it (udp_abort and tcp_abort in the kernel leave it bound): then its UID is among those that are left.
     ///
     /// # Errors
-    /// The kernel cannot be asked, or cannot close them.
-    pub fn close_strangers(&self, ports: &[PortRange], owner: Option<u32>) -> Result<usize, KernelError> {
+    /// The kernel cannot be asked.
+    pub fn close_strangers(
+        &self,
+        ports: &[PortRange],
+        owner: Option<u32>,
+        slices: &BTreeSet<u32>,
+    ) -> Result<Closed, KernelError> {
+        let mut closed = Closed::default();
         if ports.is_empty() {
-            return Ok(0);
+            return Ok(closed);
         }
         let table = SocketTable::open()?;
+        for (transport, socket) in self.strangers(&table, ports, owner, slices)? {
+            match table.destroy(&socket) {
+                Ok(true) => closed.sockets += 1,
+                Ok(false) => {}
+                // It is found below. Others are still to be closed.
+                Err(error) => closed.problem = Some(format!("{transport}: {error}")),
+            }
+        }
+        for (_, socket) in self.strangers(&table, ports, owner, slices)? {
+            closed.left.insert(self.uid_of(&socket)?.unwrap_or(socket.uid));
+        }
+        Ok(closed)
+    }
+
+    fn strangers(
+        &self,
+        table: &SocketTable,
+        ports: &[PortRange],
+        owner: Option<u32>,
+        slices: &BTreeSet<u32>,
+    ) -> Result<Vec<(Transport, InetSocket)>, KernelError> {
         let transports: BTreeSet<Transport> = ports.iter().map(|range| range.transport()).collect();
-        let mut closed = 0;
+        let mut strangers = Vec::new();
         for transport in transports {
             let on_them = |socket: &InetSocket| {
                 ports.iter().any(|range| {
                     range.transport() == transport && (range.first()..=range.last()).contains(&socket.port)
                 })
             };
-            for socket in table.of(transport)?.iter().filter(|socket| on_them(socket)) {
-                let capsule = match socket.cgroup {
-                    Some(cgroup) => self.capsule(cgroup)?,
-                    None => None,
-                };
-                if capsule.is_some_and(|capsule| Some(capsule.uid) != owner) && table.destroy(socket)? {
-                    closed += 1;
+            for socket in table.of(transport)?.into_iter().filter(|socket| on_them(socket)) {
+                let uid = self.uid_of(&socket)?.or_else(|| slices.get(&socket.uid).copied());
+                if uid.is_some() && uid != owner {
+                    strangers.push((transport, socket));
                 }
             }
         }
-        Ok(closed)
+        Ok(strangers)
+    }
+
+    /// The slice whose capsule made the socket; none if no capsule did.
+    fn uid_of(&self, socket: &InetSocket) -> Result<Option<u32>, KernelError> {
+        let capsule = match socket.cgroup {
+            Some(cgroup) => self.capsule(cgroup)?,
+            None => None,
+        };
+        Ok(capsule.map(|capsule| capsule.uid))
     }
 
     /// What the programs know of a capsule now.
@@ -225,6 +273,16 @@ impl NetworkGuard {
         }
         let count = |list: &[IpPrefix]| u32::try_from(list.len()).unwrap_or(u32::MAX);
         self.change_node(|node| node.opt_outs = (count(&v4), count(&v6)))
+    }
+
+    /// An administrator may change it (`net.ipv4.ip_local_port_range`), and it says which ports a capsule's packets may be
+    /// from that are nobody's.
+    fn follow_ephemeral_range(&self) -> Result<(), KernelError> {
+        let now = ephemeral_range()?;
+        if self.node.lock().unwrap_or_else(PoisonError::into_inner).ephemeral == now {
+            return Ok(());
+        }
+        self.change_node(|node| node.ephemeral = now)
     }
 
     fn change_node(&self, change: impl FnOnce(&mut NodeState)) -> Result<(), KernelError> {

@@ -13,7 +13,7 @@ mod owners;
 mod reserved;
 mod sockets;
 
-pub use guard::NetworkGuard;
+pub use guard::{Closed, NetworkGuard};
 pub use layout::{CapsuleState, Refusals};
 pub use reserved::ReservedPorts;
 pub use sockets::{InetSocket, SocketTable};

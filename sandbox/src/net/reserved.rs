@@ -15,6 +15,10 @@ use crate::error::{KernelError, Tried};
 
 const LIST: &str = "/proc/sys/net/ipv4/ip_local_reserved_ports";
 
+/// What is locked while the list is changed, as other nodes on the machine change it, too: a file of the same network
+/// namespace that only root can open. Everybody can open the list, and so could hold a lock on it for ever.
+const LOCK: &str = "/proc/sys/net/ipv4/tcp_fastopen_key";
+
 /// The kernel reads at most this much of one write; a write at another place than the beginning adds to the list.
 const MOST_AT_ONCE: usize = 4000;
 
@@ -91,8 +95,8 @@ impl ReservedPorts {
     /// The list or the file cannot be read or written, or the kernel does not show what was written.
     pub fn set(&self, ports: &[PortRange]) -> Result<(), KernelError> {
         let list = File::options().read(true).write(true).open(LIST).tried("open", LIST)?;
-        // Other nodes on the machine do the same.
-        list.lock().tried("lock", LIST)?;
+        let lock = File::open(LOCK).tried("open", LOCK)?;
+        lock.lock().tried("lock", LOCK)?;
         let there = read_list()?;
         let added = self.added()?;
         let others = there.without(&added);

@@ -39,7 +39,11 @@ pub fn find(machine: &Machine, slice: &str, uid: u32) -> Result<Found, KernelErr
         Err(error) => return Ok(Found::Remains(error.to_string())),
     };
     // Its ports are the task's to give; that it is under the programs at all is not to be taken on trust.
-    if let Some(guard) = machine.guard() {
+    let guard = match machine.required_guard() {
+        Ok(guard) => guard,
+        Err(error) => return Ok(Found::Remains(error.to_string())),
+    };
+    if let Some(guard) = guard {
         let id = cgroup.id()?;
         let state = guard.capsule(id)?.filter(|state| state.uid == uid);
         let rows = guard.verify(cgroup.unified(), id, state.unwrap_or_default(), &[])?;

@@ -54,7 +54,7 @@ pub fn birth(
     cgroup.set(&wishes::limits(definition, &machine.offered))?;
     let oom = cgroup.oom_event()?;
     // Until its cgroup is known to the network's programs it could not even make a socket.
-    if let Some(guard) = machine.guard() {
+    if let Some(guard) = machine.required_guard()? {
         guard.admit(cgroup.id()?, wishes::network(definition, uid))?;
     }
 

@@ -75,6 +75,18 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
 }
 
+/// A program that says `inside` to whoever connects to this port of the capsule's.
+fn speaker(port: u16) -> String {
+    let program = format!(
+        "import socket\n\
+         listener = socket.create_server((\"127.0.0.1\", {port}))\n\
+         print(\"in\", flush=True)\n\
+         while True:\n    \
+             peer = listener.accept()[0]; peer.sendall(b\"inside\"); peer.close()"
+    );
+    format!("exec python3 -c '{program}'")
+}
+
 /// What a connection to this port of the loopback says; none if nobody is there.
 fn heard(port: u16) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
@@ -159,6 +171,61 @@ fn no_forwarding_reaches_the_node() {
     assert_ne!(tunnel.code, 0, "{tunnel:?}");
     let display = output(slice.ssh(&key, &["-Y"]).env("DISPLAY", ":0").arg("echo \"[$DISPLAY]\""));
     assert_eq!(display.stdout, "[]\n", "{display:?}");
+}
+
+#[test]
+fn forwarding_reaches_the_slices_own_ports_and_no_other() {
+    let stage = Stage::new("own-ports");
+    let key = stage.key("alice");
+    let (mine, back, others) = (free_port(), free_port(), free_port());
+    let ports = format!("[network]\nports = [\"tcp/{mine}\", \"tcp/{back}\"]");
+    let slice = Slice::define("sshtest_ports", &[&key], &ports);
+    let other = Slice::define("sshtest_otherp", &[&key], &format!("[network]\nports = [\"tcp/{others}\"]"));
+    let mut services = [(&slice, mine), (&other, others)].map(|(slice, port)| {
+        let mut child = slice.ssh(&key, &[]);
+        let mut child = child.arg(speaker(port)).stdout(Stdio::piped()).spawn().expect("start ssh");
+        child.stdout.as_mut().expect("piped").read_exact(&mut [0; 3]).expect("it listens");
+        child
+    });
+    let target = format!("127.0.0.1:{mine}");
+    let strange = format!("127.0.0.1:{others}");
+    assert_eq!(output(&mut slice.ssh(&key, &["-W", &target])).stdout, "inside");
+    // What another may reach over the network, it may; through this slice's sshd it may not.
+    assert_eq!(output(&mut other.ssh(&key, &["-W", &strange])).stdout, "inside");
+    let refused = output(&mut slice.ssh(&key, &["-W", &strange]));
+    assert!(refused.code == 255 && refused.stdout.is_empty(), "{refused:?}");
+    let local = free_port();
+    assert_eq!(
+        through(slice.ssh(&key, &["-N", "-L", &format!("127.0.0.1:{local}:{target}")]), local),
+        "inside"
+    );
+
+    // A port of its own that leads back to the client: for the node, and for the slice.
+    let secret = service();
+    let way = |port: u16| format!("localhost:{port}:127.0.0.1:{secret}");
+    let fail = "ExitOnForwardFailure=yes";
+    let mut client = slice.ssh(&key, &["-N", "-o", fail, "-R", &way(back)]);
+    let mut client = client.stdin(Stdio::null()).spawn().expect("start ssh");
+    assert_eq!(eventually("it listens", || heard(back)), "secret");
+    let ask = format!(
+        "python3 -c 'import socket; print(socket.create_connection((\"127.0.0.1\", {back})).recv(9))'"
+    );
+    assert_eq!(slice.run(&key, &ask).stdout, "b'secret'\n");
+    assert_eq!(through(slice.ssh(&key, &["-N", "-o", fail, "-R", &way(others)]), free_port()), "ended");
+
+    // Withdrawn, nothing of it is left, also of what listens outside for the slice.
+    slice.change(&[&key], "");
+    eventually("nobody listens there any more", || {
+        (heard(back).is_none() && heard(mine).is_none()).then_some(())
+    });
+    let refused = output(&mut slice.ssh(&key, &["-W", &target]));
+    assert!(refused.code == 255 && refused.stdout.is_empty(), "{refused:?}");
+    client.kill().ok();
+    client.wait().expect("wait");
+    for service in &mut services {
+        service.kill().ok();
+        service.wait().expect("wait");
+    }
 }
 
 #[test]

@@ -46,9 +46,9 @@ fn whoever_is_logged_in_is_told_of_a_planned_reboot() {
     let mut terminal = Pty::of(slice.ssh(&key, &["-tt"]), (24, 100));
     terminal.type_in("PS1=; stty -echo; echo read''y\n");
     terminal.await_shown("ready");
-    // Far enough away that it is cancelled first, whatever becomes of this test.
-    plab(&["node", "reboot", "--at", "+2h", "--reason", "new kernel"]).ok();
-    terminal.await_shown(" reboots in ");
+    // The first warning comes ten minutes before.
+    plab(&["node", "reboot", "--at", "+602s", "--reason", "new kernel"]).ok();
+    terminal.await_shown(" reboots in 10 min: new kernel ***");
     plab(&["node", "cancel"]).ok();
     terminal.type_in("exit\n");
     terminal.wait();

@@ -1,70 +1,97 @@
 //! The success of `configure`. It is recorded when all that it made is on disk and not before: `configure` is never run
 //! again, so a power cut in between would leave a slice whose installation is missing for good.
 
-use std::fs::File;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::time::Duration;
 
 use plab_control_scripts::{Hook, HookOutcome};
 use plab_protocol::control::Severity;
-use plab_sandbox::KernelError;
 use plab_sandbox::message::State;
-use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
 
 use super::Task;
+use crate::disk::Synced;
 
-/// What `configure` made, on its way to the disk.
-pub(super) type Syncing = JoinHandle<Result<(), KernelError>>;
+/// Between two attempts to record it.
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// How long a slice that is kept down waits for the disk: the machine may be about to go down.
+const LAST_CHANCE: Duration = Duration::from_secs(5);
+
+/// What is known of the success of `configure` beside the ledger.
+#[derive(Default)]
+pub(super) struct Configured {
+    /// It was seen, in this capsule or one before.
+    seen: bool,
+    /// What it made is being written to disk.
+    syncing: Option<Synced>,
+    /// Not before this time again.
+    again: Option<Instant>,
+}
+
+impl Configured {
+    /// How the sync ended; never without one.
+    pub(super) async fn synced(&mut self) -> Result<(), String> {
+        match &mut self.syncing {
+            Some(synced) => synced.await.unwrap_or_else(|_| Err("the thread that syncs has ended".into())),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// When to try again, if so.
+    pub(super) fn again(&self) -> Option<Instant> {
+        self.again
+    }
+}
 
 impl Task {
     /// Takes note of a success that the ledger does not have yet.
     pub(super) fn see_configured(&mut self, state: &State) {
-        let succeeded = state
-            .hooks
-            .get(&Hook::Configure)
-            .is_some_and(|configure| configure.outcome.as_ref().is_some_and(HookOutcome::is_success));
+        let configure = state.hooks.get(&Hook::Configure).and_then(|configure| configure.outcome.as_ref());
+        self.configured.seen |= configure.is_some_and(HookOutcome::is_success);
+        if self.configured.again.is_none() {
+            self.record_configured();
+        }
+    }
+
+    /// Begins to record it, unless that is done or under way.
+    pub(super) fn record_configured(&mut self) {
+        self.configured.again = None;
         let recorded = self.row.as_ref().is_none_or(|row| row.configured);
-        if succeeded && !recorded && self.syncing.is_none() {
-            let machine = Arc::clone(&self.node.machine);
-            // The whole filesystem, as there is no call for less; others may have written much, so it is not waited for here.
-            self.syncing = Some(tokio::task::spawn_blocking(move || sync(machine.paths.storage.clone())));
+        if self.configured.seen && !recorded && self.configured.syncing.is_none() {
+            self.configured.syncing = Some(self.node.machine.disk.sync());
         }
     }
 
     /// Whether `configure` need not be run by another capsule of this slice.
     pub(super) fn is_configured(&self) -> bool {
-        self.syncing.is_some() || self.row.as_ref().is_some_and(|row| row.configured)
+        self.configured.seen || self.row.as_ref().is_some_and(|row| row.configured)
     }
 
     /// Records the success, now that it will last.
-    pub(super) async fn synced(&mut self, synced: Result<(), KernelError>) {
-        self.syncing = None;
+    pub(super) async fn configured_synced(&mut self, synced: Result<(), String>) {
+        self.configured.syncing = None;
         let Some(row) = &mut self.row else { return };
         let recorded = match synced {
             Ok(()) => {
                 self.node.ledger.set_configured(row.name.clone()).await.map_err(|error| error.to_string())
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error),
         };
         match recorded {
             Ok(()) => row.configured = true,
-            Err(error) => self.tell("ledger-failed", Severity::Error, error),
+            Err(error) => {
+                self.configured.again = Some(Instant::now() + AGAIN);
+                self.tell("ledger-failed", Severity::Error, error);
+            }
         }
     }
-}
 
-fn sync(storage: PathBuf) -> Result<(), KernelError> {
-    let failed = |error| KernelError::new("write to disk", storage.display(), error);
-    let directory = File::open(&storage).map_err(failed)?;
-    rustix::fs::syncfs(&directory).map_err(|errno| failed(errno.into()))
-}
-
-/// How the sync ended; never without one.
-pub(super) async fn end_of(syncing: &mut Option<Syncing>) -> Result<(), KernelError> {
-    match syncing {
-        Some(handle) => handle.await.unwrap_or_else(|error| {
-            Err(KernelError::new("write to disk", "what configure made", std::io::Error::other(error)))
-        }),
-        None => std::future::pending().await,
+    /// A last chance for it to be recorded, before the machine may go down.
+    pub(super) async fn settle_configured(&mut self) {
+        if self.configured.syncing.is_some()
+            && let Ok(synced) = timeout(LAST_CHANCE, self.configured.synced()).await
+        {
+            self.configured_synced(synced).await;
+        }
     }
 }

@@ -10,6 +10,7 @@ use plab_protocol::control::{Severity, SliceState};
 use plab_sandbox::message::FromInit;
 use tokio::time::{Instant, timeout_at};
 
+use super::configured::Configured;
 use super::{Hold, STEADY, Task};
 use crate::capsule::{birth, death, wishes};
 
@@ -101,6 +102,7 @@ impl Task {
     pub(super) async fn keep_down(&mut self, state: SliceState, why: &str) {
         if self.up.is_some() {
             self.stop(why).await;
+            self.settle_configured().await;
         }
         if self.slice.state.get() != state {
             self.slice.set(state, Some(why.to_owned()));
@@ -210,12 +212,14 @@ impl Task {
         accounts.withdraw(&self.slice.name, self.uid()).map_err(|error| error.to_string())?;
         self.end_outsiders(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
         self.account = None;
+        let (machine, name) = (Arc::clone(&self.node.machine), self.slice.name.clone());
+        let released =
+            tokio::task::spawn_blocking(move || machine.ports.release(machine.guard(), &name)).await;
+        released.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         self.node.ledger.forget(self.slice.name.clone()).await.map_err(|error| error.to_string())?;
         self.row = None;
-        self.syncing = None;
+        self.configured = Configured::default();
         self.accepted = None;
-        let machine = &self.node.machine;
-        machine.ports.release(machine.guard(), &self.slice.name).map_err(|error| error.to_string())?;
         // Who was refused for a port of it may have that now.
         self.node.retry_conflicts();
         self.failures = 0;

@@ -15,13 +15,12 @@ use std::time::Duration;
 
 use plab_config::Definition;
 use plab_protocol::control::{ErrorCode, Severity, SliceState};
-use plab_sandbox::KernelError;
 use plab_sandbox::message::FromInit;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use self::configured::Syncing;
+use self::configured::Configured;
 use super::link::Link;
 use crate::ledger::SliceRow;
 use crate::node::Node;
@@ -78,8 +77,7 @@ pub struct Task {
     /// Set when nothing is to be tried before this time or a change.
     hold: Option<Hold>,
     failures: u32,
-    /// What its `configure` made is being written to disk.
-    syncing: Option<Syncing>,
+    configured: Configured,
     /// Told when the clock was set, or capsules may be made.
     world: watch::Receiver<()>,
 }
@@ -101,7 +99,8 @@ enum Wake {
     LinkDue,
     StatusDue,
     StartDue,
-    Synced(Result<(), KernelError>),
+    Synced(Result<(), String>),
+    RecordDue,
     Time,
     World,
 }
@@ -127,7 +126,7 @@ impl Task {
             up: None,
             hold: None,
             failures: 0,
-            syncing: None,
+            configured: Configured::default(),
             world,
         }
     }
@@ -245,7 +244,8 @@ impl Task {
             Wake::OutOfMemory => self.out_of_memory(),
             Wake::StatusDue => self.ask_status(),
             Wake::StartDue => self.start_again(),
-            Wake::Synced(synced) => self.synced(synced).await,
+            Wake::Synced(synced) => self.configured_synced(synced).await,
+            Wake::RecordDue => self.record_configured(),
             Wake::Command(command) => self.obey(command).await,
         }
     }
@@ -258,6 +258,7 @@ impl Task {
         };
         let time = [lease, hold].into_iter().flatten().min();
         let up = self.up.as_ref();
+        let record = self.configured.again();
         tokio::select! {
             biased;
             changed = self.desired.changed() => {
@@ -275,7 +276,8 @@ impl Task {
             () = until(up.and_then(|up| up.relink)) => Wake::LinkDue,
             () = until(up.and_then(|up| up.next_status)) => Wake::StatusDue,
             () = until(up.and_then(|up| up.next_start)) => Wake::StartDue,
-            synced = configured::end_of(&mut self.syncing) => Wake::Synced(synced),
+            synced = self.configured.synced() => Wake::Synced(synced),
+            () = until(record) => Wake::RecordDue,
             () = until(time) => Wake::Time,
         }
     }

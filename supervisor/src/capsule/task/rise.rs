@@ -28,6 +28,9 @@ pub(super) enum AcceptError {
     /// Its ports cannot be given to it.
     #[error(transparent)]
     Ports(#[from] KernelError),
+    /// A socket of another slice's is on one of them.
+    #[error("a socket of {0} is still on one of its ports: its capsule is stopped and started for that")]
+    Held(String),
 }
 
 impl Task {
@@ -77,15 +80,21 @@ impl Task {
         let given =
             tokio::task::spawn_blocking(move || machine.ports.give(machine.guard(), &name, uid, &ports))
                 .await;
-        let closed = given.map_err(|error| {
+        let given = given.map_err(|error| {
             KernelError::new("give ports to", &self.slice.name, std::io::Error::other(error))
         })??;
-        if closed > 0 {
+        if given.closed > 0 {
             let message =
-                format!("{closed} sockets were closed: on ports that are not their slice's any more");
+                format!("{} sockets were closed: on ports that are not their slice's any more", given.closed);
             self.tell("sockets-closed", Severity::Notice, message);
         }
-        Ok(())
+        if let Some(problem) = given.problem {
+            self.tell("sockets-left", Severity::Warning, problem);
+        }
+        for name in &given.held_by {
+            self.node.take_ports_from(name, &self.slice.name);
+        }
+        if given.held_by.is_empty() { Ok(()) } else { Err(AcceptError::Held(given.held_by.join(", "))) }
     }
 
     /// Makes the capsule.
