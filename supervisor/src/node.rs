@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use plab_config::{ConfigError, Definition, DefinitionSet, ErrorKind, SliceName};
 use plab_protocol::control::Severity;
@@ -21,6 +22,9 @@ use crate::machine::Machine;
 use crate::power::Power;
 use crate::sessions::Sessions;
 use crate::slice::{Command, Desired, Handle, Slice};
+
+/// How long a slice is waited for that has a socket on a port of another's: longer than most grace periods.
+const LETTING_GO: Duration = Duration::from_secs(15);
 
 /// Everything plabd knows; one thread owns it.
 pub struct Node {
@@ -183,14 +187,17 @@ impl Node {
     }
 
     /// Ends what a slice has of ports that are another's now: its capsule is stopped and started, because a socket that
-    /// was bound by name keeps its port for as long as its process has it.
-    pub fn take_ports_from(&self, holder: &str, owner: &str) {
+    /// was bound by name keeps its port for as long as its process has it. Returns when that is done, or at the latest
+    /// after a while: two slices may wait for each other.
+    pub async fn take_ports_from(&self, holder: &str, owner: &str) {
+        let (answer, done) = oneshot::channel();
         if let Some(handle) = self.slices.borrow().get(holder) {
             let message = format!("it has a socket on a port that is {owner}'s now: stop, then start");
             self.events.report(Some(holder), "restart-needed", Severity::Notice, message);
-            // Whether it started again is its own task's to say.
-            handle.commands.send(Command::Restart(oneshot::channel().0)).ok();
+            handle.commands.send(Command::Restart(answer)).ok();
         }
+        // Whether it started again is its own task's to say.
+        tokio::time::timeout(LETTING_GO, done).await.ok();
     }
 
     /// Takes in that a file is gone.

@@ -314,6 +314,57 @@ const WITHOUT_BPF: &str = "import ctypes, os, struct, sys\n\
     assert libc.prctl(22, 2, ctypes.c_char_p(fprog), 0, 0) == 0, ctypes.get_errno()\n\
     os.execv(sys.argv[1], sys.argv[1:])\n";
 
+#[test]
+fn a_socket_that_keeps_its_port_is_of_no_use_and_ends_when_another_gets_it() {
+    let node = TestNode::start("ports-kept");
+    slice(&node, "site_a", &["udp/8791-8792"]);
+    slice(&node, "site_b", &[]);
+    let listener = Server::inside(&node, "site_a", "udp 127.0.0.1 8792 a");
+    node.put("site_a", "holder.py", include_bytes!("holder.py"), 0o644);
+    let mut holder = Command::new(binary("plab"));
+    holder.arg("--root").arg(node.root());
+    holder.args(["exec", "site_a", "--", "python3", "holder.py", "8791", "8792"]);
+    let mut holder = holder.stdin(std::process::Stdio::null()).spawn().expect("start plab");
+    let said = |file: &str| {
+        eventually(&format!("it says {file}"), || {
+            let path = node.home("site_a").join(file);
+            std::fs::read_to_string(path).ok().filter(|text| !text.is_empty())
+        })
+    };
+    assert_eq!(said("before"), "sent");
+    let pid = node.pid("site_a");
+    node.define("site_a", &ports(&["udp/8792"]));
+    node.put("site_a", "withdrawn", b"", 0o644);
+    assert_eq!(said("after"), "ECONNABORTED EPERM");
+    assert_eq!(node.pid("site_a"), pid, "nobody needs the port yet");
+    // It would share the port with the next, who lets others do so, too.
+    node.define("site_b", &ports(&["udp/8791"]));
+    node.await_event("site_a", "restart-needed", "site_b's now");
+    node.await_state("site_a", "running");
+    assert_ne!(node.pid("site_a"), pid);
+    assert_eq!(inside(&node, "site_b", "bind udp 127.0.0.1 8791"), "ok 8791");
+    holder.wait().expect("wait for plab");
+    drop(listener);
+    node.finish();
+}
+
+#[test]
+fn a_slice_of_the_ledger_does_not_start_without_bpf_either() {
+    let mut node = TestNode::start("ports-ledger");
+    slice(&node, "site_a", &["tcp/8795"]);
+    assert_eq!(inside(&node, "site_a", "bind tcp 127.0.0.1 8795"), "ok 8795");
+    node.kill_daemon();
+    node.start_daemon_by(without_bpf());
+    node.await_state("site_a", "failed");
+    let detail = node.status("site_a")["detail"].to_string();
+    assert!(detail.contains("hold to its network"), "{detail}");
+    assert_eq!(node.status("site_a")["pid"], serde_json::Value::Null);
+    node.kill_daemon();
+    node.start_daemon();
+    node.await_state("site_a", "running");
+    node.finish();
+}
+
 fn without_bpf() -> Command {
     let mut command = Command::new("python3");
     command.args(["-c", WITHOUT_BPF]).arg(binary("plabd"));

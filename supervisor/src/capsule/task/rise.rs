@@ -75,6 +75,19 @@ impl Task {
 
     /// Makes the ports of an accepted definition the slice's, and a port that it no longer has somebody else's to have.
     async fn give_ports(&mut self, definition: &Rc<Definition>) -> Result<(), AcceptError> {
+        let holders = self.try_to_give_ports(definition).await?;
+        if holders.is_empty() {
+            return Ok(());
+        }
+        for name in &holders {
+            self.node.take_ports_from(name, &self.slice.name).await;
+        }
+        let holders = self.try_to_give_ports(definition).await?;
+        if holders.is_empty() { Ok(()) } else { Err(AcceptError::Held(holders.join(", "))) }
+    }
+
+    /// Returns the slices that have a socket on one of them.
+    async fn try_to_give_ports(&mut self, definition: &Rc<Definition>) -> Result<Vec<String>, KernelError> {
         let (machine, name, uid) = (Arc::clone(&self.node.machine), self.slice.name.clone(), self.uid());
         let ports = definition.network.ports.clone();
         let given =
@@ -91,10 +104,7 @@ impl Task {
         if let Some(problem) = given.problem {
             self.tell("sockets-left", Severity::Warning, problem);
         }
-        for name in &given.held_by {
-            self.node.take_ports_from(name, &self.slice.name);
-        }
-        if given.held_by.is_empty() { Ok(()) } else { Err(AcceptError::Held(given.held_by.join(", "))) }
+        Ok(given.held_by)
     }
 
     /// Makes the capsule.
