@@ -146,6 +146,9 @@ fn no_forwarding_reaches_the_node() {
     let back = format!("127.0.0.1:{remote}:{target}");
     let fail = "ExitOnForwardFailure=yes";
     assert_eq!(through(open.ssh(&["-N", "-o", fail, "-R", &back]), remote), "secret");
+    // Another port: the other sshd may not have heard yet that its client is gone.
+    let remote = free_port();
+    let back = format!("127.0.0.1:{remote}:{target}");
     assert_eq!(through(slice.ssh(&key, &["-N", "-o", fail, "-R", &back]), remote), "ended");
 
     // -D: a proxy; it listens here, and the node connects nowhere.
