@@ -105,7 +105,8 @@ impl Catalog {
                 self.entries.insert(seq, Entry { header, bytes, sealed });
                 Ok(())
             }
-            Err(newer @ FlowError::Newer { .. }) => Err(newer),
+            // Of a newer release, or it cannot be read now: the store is not opened, and nothing of it is touched.
+            Err(error) if !error.is_damage() => Err(error),
             Err(error) => {
                 let aside = beside(&path, ".damaged");
                 fs::rename(&path, &aside).map_err(FlowError::io("set aside", &path))?;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rusqlite::ErrorCode;
+
 /// Something the store could not do.
 #[derive(Debug, thiserror::Error)]
 pub enum FlowError {
@@ -59,6 +61,20 @@ pub enum FlowError {
 }
 
 impl FlowError {
+    /// Whether the file itself is what is wrong: it will not be better at another time, as after a full disk.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Sqlite { source, .. } => match source.sqlite_error_code() {
+                Some(code) => {
+                    matches!(code, ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt | ErrorCode::Unknown)
+                }
+                // What it holds is not what this release writes.
+                None => true,
+            },
+            _ => false,
+        }
+    }
+
     /// For `map_err` of SQLite's errors.
     pub(crate) fn sqlite(what: &'static str, path: &Path) -> impl FnOnce(rusqlite::Error) -> Self {
         move |source| Self::Sqlite { what, path: path.to_owned(), source }

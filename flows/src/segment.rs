@@ -143,11 +143,12 @@ impl Header {
             .map_err(failed("read the header of"))
     }
 
-    /// Writes it; there is one row.
+    /// Writes it in one step: there is one row, and a segment without it would be none.
     pub(crate) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
-        connection.execute("DELETE FROM segment", [])?;
         connection.execute(
-            "INSERT INTO segment VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+            "INSERT OR REPLACE INTO segment (rowid, version, boot, zero, believed, base, first, last, rows,
+                 lost_kernel, lost_store, unread, torn, orderly)
+             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
             params![
                 VERSION,
                 self.boot,

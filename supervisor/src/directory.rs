@@ -114,11 +114,12 @@ impl Directory {
         last_good: &BTreeMap<String, Definition>,
     ) -> Result<(), KernelError> {
         let machine = &self.node.machine;
-        let mut cgroups = BTreeSet::new();
+        let (mut cgroups, mut unread) = (BTreeSet::new(), BTreeSet::new());
         for row in rows {
             let Some(definition) = last_good.get(&row.name) else {
                 // What cannot be read any more runs on as it is, until its file says otherwise.
                 cgroups.extend(machine.tree.capsule_id(&row.name)?);
+                unread.insert(row.uid);
                 continue;
             };
             machine.ports.remember(&row.name, row.uid, &definition.network.ports);
@@ -127,7 +128,7 @@ impl Directory {
                 cgroups.insert(cgroup);
             }
         }
-        machine.ports.begin(machine.guard(), &machine.node.network.open_loopback)?;
+        machine.ports.begin(machine.guard(), &machine.node.network.open_loopback, &unread)?;
         if let Some(guard) = machine.guard() {
             guard.set_opt_outs(&machine.node.network.opt_out)?;
             guard.keep_only(&cgroups)?;

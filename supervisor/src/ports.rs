@@ -20,6 +20,7 @@ pub struct Ports {
     own: Vec<PortRange>,
     reserved: ReservedPorts,
     slices: Mutex<BTreeMap<String, Holding>>,
+    kernel: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -39,11 +40,19 @@ struct Holding {
 pub struct Given {
     /// How many sockets were closed, on ports that are not their slice's any more.
     pub closed: usize,
-    /// Slices with a socket on one of the ports that cannot be closed from outside: the ports are not given before
-    /// their capsules are gone. By name, with what the kernel said, if anything.
+    /// The names of slices with a socket on one of the ports that cannot be closed from outside: the ports are not given
+    /// before their capsules are gone.
     pub held_by: Vec<String>,
     /// What the kernel refused to close.
     pub problem: Option<String>,
+}
+
+/// What a change of the books asks of the kernel.
+struct Entered {
+    /// What is to be taken from the slice.
+    gone: Vec<PortRange>,
+    /// The UIDs of all slices.
+    uids: BTreeSet<u32>,
 }
 
 /// Why a slice cannot have a port.
@@ -66,11 +75,13 @@ impl std::fmt::Display for Taken {
     }
 }
 
+impl std::error::Error for Taken {}
+
 impl Ports {
     /// Books without slices. `own` are the node's own ports, with those that capsules may reach on loopback.
     pub fn new(own: Vec<PortRange>, paths: &Paths) -> Self {
         let reserved = ReservedPorts::new(paths.run.join("reserved-ports"));
-        Self { own, reserved, slices: Mutex::default() }
+        Self { own, reserved, slices: Mutex::default(), kernel: Mutex::default() }
     }
 
     fn slices(&self) -> MutexGuard<'_, BTreeMap<String, Holding>> {
@@ -111,21 +122,28 @@ impl Ports {
         slices.insert(slice.to_owned(), holding);
     }
 
-    /// Makes the kernel's books what these are: what a former plabd left there and nobody has is nobody's.
+    /// Makes the kernel's books what these are: what a former plabd left there and nobody has is nobody's. The slices with
+    /// the UIDs `unread` keep what they have.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn begin(&self, guard: Option<&NetworkGuard>, open: &[PortRange]) -> Result<(), KernelError> {
-        let slices = self.slices();
-        let given: Vec<PortRange> = slices.values().flat_map(|holding| holding.given.clone()).collect();
-        self.reserve(&slices, &[])?;
+    pub fn begin(
+        &self,
+        guard: Option<&NetworkGuard>,
+        open: &[PortRange],
+        unread: &BTreeSet<u32>,
+    ) -> Result<(), KernelError> {
+        let _turn = self.turn();
+        self.reserve(&[])?;
         if let Some(guard) = guard {
+            let slices = self.slices();
             for holding in slices.values() {
                 guard.give(&holding.given, holding.uid);
             }
             guard.keep(&self.own, open);
-            let all: Vec<PortRange> = [&given[..], &self.own, open].concat();
-            guard.keep_only_ports(&all);
+            let given = slices.values().flat_map(|holding| &holding.given);
+            let all: Vec<PortRange> = given.chain(&self.own).copied().collect();
+            guard.keep_only_ports(&all, unread);
         }
         Ok(())
     }
@@ -142,44 +160,19 @@ impl Ports {
         uid: u32,
         ports: &[PortRange],
     ) -> Result<Given, KernelError> {
-        let mut slices = self.slices();
-        free_for(&slices, &self.own, slice, ports).map_err(|taken| {
-            KernelError::new("give ports to", slice, std::io::Error::other(taken.to_string()))
-        })?;
-        // Most changes of a definition are of something else.
-        let same = |holding: &Holding| holding.settled && holding.uid == uid && holding.given == ports;
-        if slices.get(slice).is_some_and(same) {
+        let _turn = self.turn();
+        let Some(Entered { gone, uids }) = self.enter(slice, uid, ports)? else {
             return Ok(Given::default());
-        }
-        let before = slices.remove(slice).unwrap_or_default();
-        if ports.is_empty() && before.given.is_empty() && before.leaving.is_empty() {
-            slices.insert(slice.to_owned(), Holding { uid, settled: true, ..Holding::default() });
-            return Ok(Given::default());
-        }
-        for holding in slices.values_mut() {
-            holding.given = missing_from(&holding.given, ports);
-        }
-        let mut gone = missing_from(&[before.given, before.leaving].concat(), ports);
-        for holding in slices.values() {
-            gone = missing_from(&gone, &holding.given);
-        }
-        let holding = Holding {
-            uid,
-            claimed: ports.to_vec(),
-            given: ports.to_vec(),
-            leaving: gone.clone(),
-            settled: false,
         };
-        slices.insert(slice.to_owned(), holding);
         // No socket may come on a port that is about to change hands: it stays reserved until all are closed.
-        self.reserve(&slices, &gone)?;
+        self.reserve(&gone)?;
         let mut given = Given::default();
         if let Some(guard) = guard {
             guard.withdraw(&gone);
             guard.give(ports, uid);
-            let uids: BTreeSet<u32> = slices.values().map(|holding| holding.uid).collect();
             let left = guard.close_strangers(&gone, None, &uids)?;
             let taken = guard.close_strangers(ports, Some(uid), &uids)?;
+            let slices = self.slices();
             let holders = slices.iter().filter(|(_, holding)| taken.left.contains(&holding.uid));
             given = Given {
                 closed: left.sockets + taken.sockets,
@@ -190,27 +183,60 @@ impl Ports {
         if !given.held_by.is_empty() {
             return Ok(given);
         }
-        if let Some(holding) = slices.get_mut(slice) {
+        if let Some(holding) = self.slices().get_mut(slice) {
             holding.leaving.clear();
             holding.settled = true;
         }
         if !gone.is_empty() {
-            self.reserve(&slices, &[])?;
+            self.reserve(&[])?;
         }
         Ok(given)
     }
 
-    /// Takes everything from a slice that is gone.
+    /// Writes into the books what a slice is given. None if the kernel's books say all of it
+    /// already.
+    fn enter(&self, slice: &str, uid: u32, ports: &[PortRange]) -> Result<Option<Entered>, KernelError> {
+        let mut slices = self.slices();
+        free_for(&slices, &self.own, slice, ports).map_err(|taken| {
+            KernelError::new("give ports to", slice, std::io::Error::other(taken.to_string()))
+        })?;
+        // Most changes of a definition are of something else.
+        let same = |holding: &Holding| holding.settled && holding.uid == uid && holding.given == ports;
+        if slices.get(slice).is_some_and(same) {
+            return Ok(None);
+        }
+        let before = slices.remove(slice).unwrap_or_default();
+        if ports.is_empty() && before.given.is_empty() && before.leaving.is_empty() {
+            slices.insert(slice.to_owned(), Holding { uid, settled: true, ..Holding::default() });
+            return Ok(None);
+        }
+        let mut gone = missing_from(&[before.given, before.leaving].concat(), ports);
+        for holding in slices.values_mut() {
+            holding.given = missing_from(&holding.given, ports);
+            gone = missing_from(&gone, &holding.given);
+        }
+        let holding = Holding {
+            uid,
+            claimed: ports.to_vec(),
+            given: ports.to_vec(),
+            leaving: gone.clone(),
+            settled: false,
+        };
+        slices.insert(slice.to_owned(), holding);
+        Ok(Some(Entered { gone, uids: slices.values().map(|holding| holding.uid).collect() }))
+    }
+
+    /// Takes everything from a slice that is gone. Blocking.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn release(&self, guard: Option<&NetworkGuard>, slice: &str) -> Result<(), KernelError> {
-        let mut slices = self.slices();
-        let Some(holding) = slices.remove(slice) else { return Ok(()) };
+        let _turn = self.turn();
+        let Some(holding) = self.slices().remove(slice) else { return Ok(()) };
         if let Some(guard) = guard {
             guard.withdraw(&holding.given);
         }
-        self.reserve(&slices, &[])
+        self.reserve(&[])
     }
 
     /// Takes plabd's part out of the kernel's list of reserved ports: no slice runs any more.
@@ -221,14 +247,26 @@ impl Ports {
         self.reserved.set(&[])
     }
 
+    /// The node's own.
+    pub fn own(&self) -> &[PortRange] {
+        &self.own
+    }
+
     /// Which slice has what, by name.
     pub fn given(&self) -> Vec<(String, Vec<PortRange>)> {
         let slices = self.slices();
         slices.iter().map(|(name, holding)| (name.clone(), holding.given.clone())).collect()
     }
 
-    fn reserve(&self, slices: &BTreeMap<String, Holding>, more: &[PortRange]) -> Result<(), KernelError> {
-        let all: Vec<PortRange> = slices
+    /// Whoever changes the kernel's books, in turn. Its dump of all sockets may take a while, for which nobody who looks into
+    /// these books waits.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reserve(&self, more: &[PortRange]) -> Result<(), KernelError> {
+        let all: Vec<PortRange> = self
+            .slices()
             .values()
             .flat_map(|holding| &holding.given)
             .chain(&self.own)

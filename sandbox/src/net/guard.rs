@@ -247,9 +247,10 @@ impl NetworkGuard {
         self.owners.set(open, OWNER_NODE_OPEN);
     }
 
-    /// Makes every port but those nobody's: of slices and of a node file that are gone.
-    pub fn keep_only_ports(&self, ports: &[PortRange]) {
-        self.owners.keep_only(ports);
+    /// Makes every port but those nobody's: of slices and of a node file that are gone. What belongs to one of the UIDs
+    /// stays.
+    pub fn keep_only_ports(&self, ports: &[PortRange], uids: &BTreeSet<u32>) {
+        self.owners.keep_only(ports, uids);
     }
 
     /// Where no capsule may send anything from now on.

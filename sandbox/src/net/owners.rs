@@ -63,14 +63,18 @@ impl Owners {
         self.all().get(index(range.first())..=index(range.last())).unwrap_or_default()
     }
 
-    /// Frees every port but those.
-    pub(super) fn keep_only(&self, ports: &[PortRange]) {
+    /// Frees every port but those, and those of these owners.
+    pub(super) fn keep_only(&self, ports: &[PortRange], owners: &BTreeSet<u32>) {
         let mut kept = vec![false; COUNT];
         for range in ports {
             let index = |port| port_index(range.transport(), port) as usize;
             kept[index(range.first())..=index(range.last())].fill(true);
         }
         for (slot, _) in self.all().iter().zip(kept).filter(|(_, kept)| !kept) {
+            // Wider values are never written.
+            if owners.contains(&(slot.load(Ordering::Acquire) as u32)) {
+                continue;
+            }
             slot.store(u64::from(OWNER_NOBODY), Ordering::Release);
         }
     }

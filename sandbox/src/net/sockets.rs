@@ -89,16 +89,17 @@ impl SocketTable {
         Ok(Self { netlink })
     }
 
-    /// Every socket of a protocol, of both versions of IP; none where the kernel lacks the protocol or cannot show it.
+    /// Every socket of a protocol, of both versions of IP; none where the kernel lacks SCTP or UDP-Lite.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel refuses, or cannot show sockets of TCP or UDP: then nobody knows who is on a port.
     pub fn of(&self, transport: Transport) -> Result<Vec<InetSocket>, KernelError> {
         let mut found = Vec::new();
         for family in [AddressFamily::INET, AddressFamily::INET6] {
             let family = u8::try_from(family.as_raw()).unwrap_or_default();
             match self.dump(family, transport, &mut found) {
-                Ok(()) | Err(Errno::NOENT) => {}
+                Ok(()) => {}
+                Err(Errno::NOENT) if matches!(transport, Transport::Sctp | Transport::UdpLite) => {}
                 Err(error) => {
                     return Err(KernelError::new(format!("list {transport} sockets of"), ON, error));
                 }

@@ -40,7 +40,7 @@ fn look(machine: &Machine, one: Option<&str>) -> Result<Vec<PortStatus>, KernelE
     }
     let mut rows = Vec::new();
     if one.is_none() {
-        for range in &machine.node.network.own_ports {
+        for range in machine.ports.own() {
             rows.push(row(None, *range, &sockets, &BTreeMap::new()));
         }
     }

@@ -17,6 +17,7 @@ use crate::capsule::adopt::{Found, find};
 use crate::capsule::birthmark::{Birthmark, Difference};
 use crate::capsule::link::Link;
 use crate::capsule::{Capsule, birth, death, wishes};
+use crate::ports::Taken;
 use crate::watched::watched;
 
 /// Why a definition cannot be taken on.
@@ -25,6 +26,9 @@ pub(super) enum AcceptError {
     /// It cannot be put on record.
     #[error(transparent)]
     Ledger(#[from] crate::ledger::LedgerError),
+    /// Its ports are another's.
+    #[error("it cannot have its ports: {0}")]
+    Taken(#[from] Taken),
     /// Its ports cannot be given to it.
     #[error(transparent)]
     Ports(#[from] KernelError),
@@ -54,6 +58,8 @@ impl Task {
             self.accepted = Some(Rc::clone(definition));
             return Ok(());
         }
+        // One that had to wait for its name has claimed nothing yet; and what cannot be given is not to be on record.
+        self.node.machine.ports.claim(&self.slice.name, &definition.network.ports)?;
         let new = self.row.is_none();
         let row = self
             .node
