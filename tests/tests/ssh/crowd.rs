@@ -1,6 +1,6 @@
 //! A hundred people at once.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use crate::node::{Slice, Stage, output, sessions};
 
@@ -46,7 +46,9 @@ fn a_hundred_logins_at_once_over_fifty_slices() {
             drop(child.stdin.take());
             let mut said = String::new();
             std::io::Read::read_to_string(child.stderr.as_mut().expect("piped"), &mut said).expect("read");
-            panic!("{}: {line:?}: {said}", slice.name);
+            let ended = child.wait().expect("wait");
+            let journal = output(Command::new("journalctl").args(["-u", "ssh", "-n", "20", "--no-pager"]));
+            panic!("{}: {line:?}: ended with {ended}: {said}\n{}", slice.name, journal.stdout);
         }
     }
     for slice in &slices {

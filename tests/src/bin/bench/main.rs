@@ -10,6 +10,8 @@
 //! | [`creation`] | a new capsule to its first hook; one more capsule among many |
 //! | [`thousand`] | a thousand capsules: made, idle, changed, adopted |
 //! | [`syscalls`] | what the sandbox costs a system call |
+//! | [`network`] | what the sandbox costs packets, connections and binds |
+//! | [`inside`] | programs that run in a capsule as they run outside |
 //! | [`stamp`] | the smallest program that writes down when it began |
 //! | [`nodes`], [`client`] | a node of the bench's own; its control socket |
 //! | [`clock`] | times of two processes compared |
@@ -22,6 +24,8 @@ mod client;
 mod clock;
 mod contenders;
 mod creation;
+mod inside;
+mod network;
 mod nodes;
 mod report;
 mod stamp;
@@ -44,7 +48,7 @@ bench: the node's speed beside its peers', in one run
 Usage: bench [--quick] [--only PART]... [--json FILE]
 
   --quick        a smoke run: few samples, 50 capsules instead of 1,000
-  --only PART    only this part: exec, hook, grow, thousand, syscalls
+  --only PART    only this part: exec, hook, grow, thousand, syscalls, network
   --json FILE    where the figures go [default: out/bench.json]
 
 Run as root. Exits with 0 whether or not targets are met, with 1 when something could not be measured.";
@@ -66,12 +70,13 @@ impl Wishes {
 
 type Part = fn(&Wishes, &Contenders, &Progress, &mut Report) -> Result<(), Failure>;
 
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("exec", capsule_exec::measure),
     ("hook", creation::first_hook),
     ("grow", creation::grow),
     ("thousand", thousand::measure),
     ("syscalls", syscalls::measure),
+    ("network", network::measure),
 ];
 
 fn main() -> ExitCode {
@@ -80,6 +85,7 @@ fn main() -> ExitCode {
     while let Some(arg) = args.next() {
         match (arg.as_str(), PARTS.map(|(name, _)| name)) {
             (syscalls::ACTOR, _) => return syscalls::act(args),
+            (network::ACTOR, _) => return network::act(args),
             ("--quick", _) => wishes.quick = true,
             ("--only", parts) => match args.next() {
                 Some(part) if parts.contains(&part.as_str()) => wishes.only.push(part),

@@ -191,6 +191,20 @@ impl RowBuilder<'_> {
         self
     }
 
+    /// What is added, in words.
+    pub fn added(mut self, added: String) -> Self {
+        self.row.ratio = added;
+        self
+    }
+
+    /// So many percent of the peer's; the target is at least so many.
+    pub fn share(mut self, percent: f64, least: f64) -> Self {
+        self.row.ratio = format!("{percent:.1} %");
+        self.row.target = format!(">= {least} %");
+        self.judge(least / percent);
+        self
+    }
+
     /// The target is an upper limit, of which so much is used.
     pub fn at_most(mut self, target: String, used: f64) -> Self {
         self.row.target = format!("<= {target}");

@@ -5,17 +5,14 @@
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::os::fd::AsRawFd;
+use std::process::ExitCode;
 use std::time::Instant;
 
-use rustix::pipe::{PipeFlags, pipe_with};
 use serde::{Deserialize, Serialize};
 
-use crate::capsule_exec::Commander;
 use crate::contenders::Contenders;
+use crate::inside::{Inside, Outside, Place};
 use crate::nodes::Node;
 use crate::progress::Progress;
 use crate::report::Report;
@@ -147,31 +144,24 @@ pub fn measure(
 
 fn compare(node: &Node, wishes: &Wishes, progress: &Progress, report: &mut Report) -> Result<(), Failure> {
     node.test.define("bench_calls", "");
-    let mut inside = Inside { commander: Commander::new(node, "bench_calls")? };
-    inside.install()?;
-    let outside = node.test.root().join("actor");
-    std::fs::copy("/proc/self/exe", &outside)?;
-    std::fs::set_permissions(&outside, std::fs::Permissions::from_mode(0o755))?;
+    let mut inside = Inside::install(node, "bench_calls")?;
+    let mut outside = Outside::install(node)?;
     let calls = wishes.count(5_000, 500).to_string();
     let words = [ACTOR, FILE, &calls];
     let rounds = wishes.count(16, 4);
-    let run_outside = |words: &[&str]| -> Result<Costs, Failure> {
-        let output = Command::new(&outside).args(words).stderr(Stdio::inherit()).output()?;
-        Ok(serde_json::from_slice(&output.stdout)?)
-    };
     let mut pairs = Vec::with_capacity(rounds);
     let mut filtered = Vec::with_capacity(rounds);
     for round in 0..rounds {
         progress.at("system calls inside and outside, by turns", round, rounds);
         // Neither always comes after the other.
         pairs.push(if round.is_multiple_of(2) {
-            let first = inside.run(&words)?;
-            (first, run_outside(&words)?)
+            let first = run(&mut inside, &words)?;
+            (first, run(&mut outside, &words)?)
         } else {
-            let first = run_outside(&words)?;
-            (inside.run(&words)?, first)
+            let first = run(&mut outside, &words)?;
+            (run(&mut inside, &words)?, first)
         });
-        filtered.push(run_outside(&[ACTOR, FILE, &calls, FILTERED])?);
+        filtered.push(run(&mut outside, &[ACTOR, FILE, &calls, FILTERED])?);
     }
     let calls: [(&str, Of, bool); 4] = [
         ("getppid", |costs| costs.getppid, true),
@@ -218,29 +208,8 @@ fn compare(node: &Node, wishes: &Wishes, progress: &Progress, report: &mut Repor
     Ok(())
 }
 
-/// The actor in a capsule.
-struct Inside {
-    commander: Commander,
-}
-
-impl Inside {
-    /// Puts this program into the slice's home, as its owner would.
-    fn install(&mut self) -> Result<(), Failure> {
-        let program: OwnedFd = File::open("/proc/self/exe")?.into();
-        let script = "cat > actor && chmod 755 actor";
-        let mut command = self.commander.start(&["/bin/sh", "-c", script], [Some(&program), None])?;
-        self.commander.wait(&mut command)
-    }
-
-    fn run(&mut self, words: &[&str]) -> Result<Costs, Failure> {
-        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-        let argv: Vec<&str> = ["./actor"].into_iter().chain(words.iter().copied()).collect();
-        let mut command = self.commander.start(&argv, [None, Some(&write)])?;
-        // Else the end of the output would never be seen.
-        drop(write);
-        let mut text = String::new();
-        File::from(read).read_to_string(&mut text)?;
-        self.commander.wait(&mut command)?;
-        Ok(serde_json::from_str(&text)?)
-    }
+fn run(place: &mut impl Place, words: &[&str]) -> Result<Costs, Failure> {
+    let actor = place.actor();
+    let argv: Vec<&str> = [actor.as_str()].into_iter().chain(words.iter().copied()).collect();
+    Ok(serde_json::from_str(&place.run(&argv)?)?)
 }
