@@ -294,15 +294,10 @@ impl Task {
                 ),
             );
         }
-        let state = if self.up.as_ref().is_some_and(|up| up.frozen) {
-            SliceState::Frozen
-        } else {
-            SliceState::Running
-        };
-        // Without a link it has not been told; the next one brings this task back here.
-        if let Some(up) = self.up.as_mut().filter(|up| up.link.is_some()) {
-            up.applied = Some(Rc::clone(definition));
-        }
+        // Without a link it has not been told, and nobody is to hear that it was; the next one brings this task back here.
+        let Some(up) = self.up.as_mut().filter(|up| up.link.is_some()) else { return };
+        up.applied = Some(Rc::clone(definition));
+        let state = if up.frozen { SliceState::Frozen } else { SliceState::Running };
         self.failures = 0;
         self.hold = None;
         self.slice.set(state, None);
