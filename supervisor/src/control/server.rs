@@ -8,7 +8,7 @@ use std::time::Duration;
 use plab_protocol::VERSION;
 use plab_protocol::control::{ErrorCode, Reply};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::authority::{self, Caller};
 use super::connection::Connection;
@@ -29,16 +29,27 @@ const MAX_OF_ONE: usize = 16;
 /// A client that has connected has its request ready.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connection of a UID that is not root's counts after it is done: with [`MAX_OF_ONE`], a slice gets a few
-/// hundred requests a second, and cannot fill the audit trail faster than that.
-const PACE: Duration = Duration::from_millis(50);
+/// How far a UID that is not root's may run ahead of its pace; what comes faster waits. A slice gets 320 requests a second,
+/// and cannot fill the audit trail faster than that.
+const AHEAD: Duration = Duration::from_millis(50);
+
+/// Its pace: one connection in so long.
+const PACE: Duration = Duration::from_micros(3125);
+
+/// What one UID has of the connections.
+struct Share {
+    /// Open now.
+    open: usize,
+    /// When its next one would come if it kept its pace.
+    due: Instant,
+}
 
 /// Serves the control socket for as long as plabd runs; returns why it cannot.
 ///
 /// The pulse beats in here and nowhere else: should this loop not turn any more, systemd hears nothing, and starts
 /// plabd anew.
 pub async fn serve(node: Rc<Node>, listener: UnixListener, pulse: Pulse) -> PulseError {
-    let open: Rc<RefCell<BTreeMap<u32, usize>>> = Rc::default();
+    let shares: Rc<RefCell<BTreeMap<u32, Share>>> = Rc::default();
     let mut beating = std::pin::pin!(pulse.beat());
     loop {
         let accepted = tokio::select! {
@@ -55,37 +66,40 @@ pub async fn serve(node: Rc<Node>, listener: UnixListener, pulse: Pulse) -> Puls
             }
         };
         let Ok(uid) = stream.peer_cred().map(|peer| peer.uid()) else { continue };
-        let busy = {
-            let open = open.borrow();
-            let all: usize = open.values().sum();
-            let of_one = open.get(&uid).copied().unwrap_or(0);
-            let of_root = open.get(&0).copied().unwrap_or(0);
-            all >= MAX_CONNECTIONS || uid != 0 && (of_one >= MAX_OF_ONE || all - of_root >= MAX_OF_OTHERS)
-        };
         let node = Rc::clone(&node);
-        if busy {
+        let Some(turn) = enter(&mut shares.borrow_mut(), uid, Instant::now()) else {
             let reply = Reply::Error(refused(ErrorCode::Busy, "too many connections; try again later"));
             tokio::task::spawn_local(async move {
                 Connection::new(stream).send(&reply).await.ok();
             });
             continue;
-        }
-        *open.borrow_mut().entry(uid).or_default() += 1;
-        let open = Rc::clone(&open);
+        };
+        let shares = Rc::clone(&shares);
         tokio::task::spawn_local(async move {
-            handle(&node, stream, uid).await;
             if uid != 0 {
-                tokio::time::sleep(PACE).await;
+                sleep_until(turn).await;
             }
-            let mut open = open.borrow_mut();
-            if let Some(count) = open.get_mut(&uid) {
-                *count -= 1;
-                if *count == 0 {
-                    open.remove(&uid);
-                }
+            handle(&node, stream, uid).await;
+            if let Some(share) = shares.borrow_mut().get_mut(&uid) {
+                share.open -= 1;
             }
         });
     }
+}
+
+/// Counts a connection that begins `now`, unless there are too many; when its turn is.
+fn enter(shares: &mut BTreeMap<u32, Share>, uid: u32, now: Instant) -> Option<Instant> {
+    shares.retain(|_, share| share.open > 0 || share.due > now);
+    let all: usize = shares.values().map(|share| share.open).sum();
+    let of_root = shares.get(&0).map_or(0, |share| share.open);
+    let of_one = shares.get(&uid).map_or(0, |share| share.open);
+    if all >= MAX_CONNECTIONS || uid != 0 && (of_one >= MAX_OF_ONE || all - of_root >= MAX_OF_OTHERS) {
+        return None;
+    }
+    let share = shares.entry(uid).or_insert(Share { open: 0, due: now });
+    share.open += 1;
+    share.due = share.due.max(now) + PACE;
+    Some(share.due - AHEAD)
 }
 
 async fn handle(node: &Rc<Node>, stream: UnixStream, uid: u32) {
@@ -120,4 +134,45 @@ async fn handle(node: &Rc<Node>, stream: UnixStream, uid: u32) {
         return;
     }
     requests::serve(node, &caller, envelope.request, fds, &mut connection).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leave(shares: &mut BTreeMap<u32, Share>, uid: u32) {
+        shares.get_mut(&uid).expect("it has entered").open -= 1;
+    }
+
+    #[tokio::test]
+    async fn who_asks_fast_waits_and_who_holds_on_is_refused() {
+        let mut shares = BTreeMap::new();
+        let now = Instant::now();
+        for n in 1..=100 {
+            let turn = enter(&mut shares, 70_000, now).expect("one at a time");
+            assert_eq!(turn > now, n > 16, "{n}");
+            leave(&mut shares, 70_000);
+        }
+        let later = now + Duration::from_secs(1);
+        assert!(enter(&mut shares, 70_000, later).expect("it has waited") <= later);
+        for _ in 1..MAX_OF_ONE {
+            assert!(enter(&mut shares, 70_000, later).is_some());
+        }
+        assert!(enter(&mut shares, 70_000, later).is_none());
+        // Others are not concerned, until they are too many together; root never is.
+        for uid in 0..MAX_OF_OTHERS - MAX_OF_ONE {
+            assert!(
+                enter(&mut shares, 80_000 + u32::try_from(uid).expect("small"), later).is_some(),
+                "{uid}"
+            );
+        }
+        assert!(enter(&mut shares, 90_000, later).is_none());
+        assert!(enter(&mut shares, 0, later).is_some());
+        leave(&mut shares, 0);
+        leave(&mut shares, 80_000);
+        assert!(enter(&mut shares, 90_000, later).is_some());
+        leave(&mut shares, 90_000);
+        assert!(enter(&mut shares, 90_001, later + AHEAD).is_some());
+        assert_eq!(shares.len(), 1 + (MAX_OF_OTHERS - MAX_OF_ONE - 1) + 1, "what is over is forgotten");
+    }
 }
