@@ -207,10 +207,13 @@ fn a_node_keeps_ports_and_prefixes() {
 
 #[test]
 fn rates_are_what_a_link_can_be_limited_to() {
-    let limited = "name = \"n.org\"\n[bandwidth]\nout = \"10Mbit\"\nin = \"1Gbit\"\ninterfaces = [\"eth0\"]\n";
+    let limited =
+        "name = \"n.org\"\n[bandwidth]\nout = \"10Mbit\"\nin = \"1Gbit\"\ninterfaces = [\"eth0\"]\n";
     assert_eq!(node_file(limited), [""; 0]);
     assert_eq!(
-        node_file("name = \"n.org\"\n[bandwidth]\nout = \"10M\"\nin = \"1bit\"\ninterfaces = [\"lo\"]\nrate = 1\n"),
+        node_file(
+            "name = \"n.org\"\n[bandwidth]\nout = \"10M\"\nin = \"1bit\"\ninterfaces = [\"lo\"]\nrate = 1\n"
+        ),
         [
             "node.toml:3:7: bandwidth.out: read \"10M\", expected a rate such as \"10Mbit\"; the units are bit, Kbit, Mbit \
              and Gbit",

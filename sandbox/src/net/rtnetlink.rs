@@ -233,9 +233,9 @@ mod tests {
 
     #[test]
     fn the_kernel_shows_loopback() {
-        let found = Rtnetlink::open().expect("rtnetlink").dump(18, &[0; 16], |body| {
-            attribute(body.get(16..)?, 3).map(text)
-        });
+        let found = Rtnetlink::open()
+            .expect("rtnetlink")
+            .dump(18, &[0; 16], |body| attribute(body.get(16..)?, 3).map(text));
         assert!(found.expect("a dump").contains(&"lo".to_owned()));
     }
 }

@@ -105,9 +105,9 @@ impl Shaper {
     /// That of the node with this name; nodes on one machine tell theirs apart by it.
     pub fn of(name: &str) -> Self {
         // FNV-1a, folded into 0x5000 to 0x5fff: people choose small numbers, the kernel takes those from 0x8000.
-        let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-            (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-        });
+        let hash = name
+            .bytes()
+            .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         Self { major: 0x5000 | ((hash ^ hash >> 12 ^ hash >> 24) & 0xfff) as u16 }
     }
 
@@ -211,7 +211,9 @@ impl Shaper {
     }
 
     fn is_own_ifb(self, link: &Link) -> bool {
-        link.name.strip_prefix(&format!("plab{:x}-", self.major)).is_some_and(|rest| rest.parse::<u32>().is_ok())
+        link.name
+            .strip_prefix(&format!("plab{:x}-", self.major))
+            .is_some_and(|rest| rest.parse::<u32>().is_ok())
     }
 }
 
@@ -255,7 +257,8 @@ impl Interface<'_> {
         let shaper = self.shaper;
         if !self.has_htb() {
             if let Some(other) = self.qdisc(self.link.index, ROOT).filter(|qdisc| qdisc.handle != 0) {
-                let found = std::io::Error::other(format!("{} {:x}: is there", other.kind, other.handle >> 16));
+                let found =
+                    std::io::Error::other(format!("{} {:x}: is there", other.kind, other.handle >> 16));
                 return Err(self.failed("limit what is sent", found).hint(FOREIGN));
             }
             self.tc
@@ -269,7 +272,13 @@ impl Interface<'_> {
         let sure = (total / u64::try_from(parts).unwrap_or(u64::MAX)).max(1);
         let leaf = |own: Option<BitRate>| {
             let ceil = own.map_or(total, bytes).min(total);
-            HtbClass { parent: shaper.id(NODE).get(), rate: sure.min(ceil), ceil, burst: BURST, quantum: QUANTUM }
+            HtbClass {
+                parent: shaper.id(NODE).get(),
+                rate: sure.min(ceil),
+                ceil,
+                burst: BURST,
+                quantum: QUANTUM,
+            }
         };
         let top = HtbClass { parent: ROOT, rate: total, ceil: total, burst: BURST, quantum: QUANTUM };
         let mut wanted = vec![(shaper.id(NODE), top), (shaper.others(), leaf(None))];
@@ -298,7 +307,8 @@ impl Interface<'_> {
                 changed = true;
             }
         }
-        let known: BTreeSet<ClassId> = wanted.iter().map(|(id, _)| *id).chain(untouched.iter().copied()).collect();
+        let known: BTreeSet<ClassId> =
+            wanted.iter().map(|(id, _)| *id).chain(untouched.iter().copied()).collect();
         for id in there.keys().filter(|id| !known.contains(id)) {
             self.tc
                 .delete_class(link, id.get())
@@ -352,7 +362,8 @@ impl Interface<'_> {
                 .add_htb(ifb.index, self.shaper.handle(), NODE.into())
                 .map_err(|error| self.failed(tried, error).hint(NO_HTB))?;
         }
-        let class = HtbClass { parent: ROOT, rate: bytes(rate), ceil: bytes(rate), burst: BURST, quantum: QUANTUM };
+        let class =
+            HtbClass { parent: ROOT, rate: bytes(rate), ceil: bytes(rate), burst: BURST, quantum: QUANTUM };
         self.bring(ifb.index, &[(self.shaper.id(NODE), class)], &BTreeSet::new())?;
         // Only now does anything go there.
         if ingress.is_none() {

@@ -82,7 +82,7 @@ pub fn network(
         Some(guard) => guard.verify(
             cgroup.unified(),
             cgroup.id()?,
-            wishes::network(definition, uid),
+            wishes::network(definition, uid, machine),
             &definition.network.ports,
         ),
         None => Ok(Vec::new()),

@@ -1,0 +1,443 @@
+//! How much the node and its slices send and receive: what the node file, an administrator and the definitions ask for,
+//! and its enforcement.
+//!
+//! A limit is in the kernel's books before a capsule is started that it concerns. The kernel keeps it without plabd; the
+//! next plabd finds it as it is and changes only what differs. What an administrator sets live is in the ledger.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::rc::Rc;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use plab_config::{BitRate, NodeBandwidth, ValueError};
+use plab_protocol::control::Severity;
+use plab_sandbox::KernelError;
+use plab_sandbox::net::{ClassId, Plan, Shaper, TrafficCounts};
+
+use crate::ledger::{Ledger, LedgerError};
+use crate::network::Changes;
+use crate::node::Node;
+use crate::routes;
+
+/// Multicast groups of rtnetlink(7): interfaces, routes, and queues that somebody else has changed.
+const GROUPS: i32 = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE | libc::RTMGRP_TC;
+
+/// A change is seldom alone: so long the next are waited for.
+const TOGETHER: Duration = Duration::from_millis(50);
+
+/// In the ledger: what was set live.
+const LIVE: [&str; 2] = ["bandwidth-out", "bandwidth-in"];
+
+/// What an administrator can set live.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Cap {
+    /// What the node file says.
+    #[default]
+    NodeFile,
+    /// No limit, whatever the node file says.
+    None,
+    /// This one.
+    Rate(BitRate),
+}
+
+impl FromStr for Cap {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "none" => Ok(Self::None),
+            "node-file" => Ok(Self::NodeFile),
+            _ => text.parse().and_then(BitRate::as_limit).map(Self::Rate),
+        }
+    }
+}
+
+impl fmt::Display for Cap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodeFile => f.pad("node-file"),
+            Self::None => f.pad("none"),
+            Self::Rate(rate) => f.pad(&rate.to_string()),
+        }
+    }
+}
+
+/// What is set live, for what is sent and what is received.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Live {
+    /// For what is sent.
+    pub out: Cap,
+    /// For what is received.
+    pub incoming: Cap,
+}
+
+/// The books.
+#[derive(Debug)]
+pub struct Bandwidth {
+    shaper: Shaper,
+    file: NodeBandwidth,
+    /// Capsules' packets can be told apart.
+    classifies: bool,
+    books: Mutex<Books>,
+    kernel: Mutex<()>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Books {
+    live: Live,
+    /// By UID.
+    slices: BTreeMap<u32, Entry>,
+    /// What the kernel was last brought to; none if it is not known to be as it should.
+    in_force: Option<Plan>,
+    /// Interfaces of the plan that are not there.
+    absent: BTreeSet<String>,
+    /// Why it is not as it should be.
+    problem: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    slot: u16,
+    rate: Option<BitRate>,
+    /// Its definition can be read.
+    known: bool,
+}
+
+impl Bandwidth {
+    /// Books without slices, of the node whose control groups have this name.
+    pub fn new(tree: &str, file: NodeBandwidth, classifies: bool) -> Self {
+        Self { shaper: Shaper::of(tree), file, classifies, books: Mutex::default(), kernel: Mutex::default() }
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // Each entry is written whole.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The class of a slice's packets; the same for as long as the slice has its UID. None if there are more slices than
+    /// the kernel has classes.
+    pub fn class(&self, uid: u32) -> Option<ClassId> {
+        let mut books = self.books();
+        let slot = match books.slices.get(&uid) {
+            Some(entry) => entry.slot,
+            None => {
+                let slot = free_slot(&books.slices, uid)?;
+                books.slices.insert(uid, Entry { slot, rate: None, known: true });
+                slot
+            }
+        };
+        Some(self.shaper.class(slot))
+    }
+
+    /// Notes what a slice has by the ledger, when plabd starts; none if that cannot be read any more.
+    pub fn remember(&self, uid: u32, rate: Option<Option<BitRate>>) {
+        self.class(uid);
+        if let Some(entry) = self.books().slices.get_mut(&uid) {
+            (entry.rate, entry.known) = (rate.flatten(), rate.is_some());
+        }
+    }
+
+    /// Notes what was set live, as the ledger has it.
+    ///
+    /// # Errors
+    /// The ledger cannot be read. A word in it that is no rate counts as none.
+    pub async fn load(&self, ledger: &Ledger) -> Result<(), LedgerError> {
+        let read = |text: Option<String>| text.and_then(|text| text.parse().ok()).unwrap_or_default();
+        let out = read(ledger.meta(LIVE[0]).await?);
+        let incoming = read(ledger.meta(LIVE[1]).await?);
+        self.books().live = Live { out, incoming };
+        Ok(())
+    }
+
+    /// Puts into force what is known, and takes away what a former plabd left and nobody wants any more. Blocking, as is all
+    /// that follows.
+    ///
+    /// # Errors
+    /// The kernel lacks something or refuses; then [`Self::problem`] says so, too, and no capsule is made.
+    pub fn begin(&self) -> Result<(), KernelError> {
+        self.enforce(true)
+    }
+
+    /// Gives a slice its class and its own limit, before its capsule is made or when its definition has changed.
+    ///
+    /// # Errors
+    /// It cannot be held to it, or the node not to its own: then nothing of it is kept.
+    pub fn place(&self, uid: u32, rate: Option<BitRate>) -> Result<(), KernelError> {
+        let refuse = |reason: &str| {
+            KernelError::new(
+                "limit what is sent by",
+                format!("UID {uid}"),
+                io::Error::other(reason.to_owned()),
+            )
+        };
+        if rate.is_some() && !self.classifies {
+            return Err(refuse("its packets cannot be told apart without network.bpf"));
+        }
+        let class = self.class(uid);
+        let before = {
+            let mut books = self.books();
+            let shaped = rate.is_some() || self.plan(&books)?.shapes_out();
+            match books.slices.get_mut(&uid) {
+                Some(entry) => std::mem::replace(entry, Entry { rate, known: true, ..*entry }),
+                None if shaped => return Err(refuse("there are more slices than traffic classes")),
+                None => return Ok(()),
+            }
+        };
+        let placed = self.enforce(false);
+        if placed.is_err() && class.is_some() && before.rate != rate {
+            // What one slice cannot have must not be in the way of others.
+            self.books().slices.insert(uid, before);
+            self.enforce(true).ok();
+        }
+        placed
+    }
+
+    /// Takes a slice's class away; it is gone.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn release(&self, uid: u32) -> Result<(), KernelError> {
+        self.books().slices.remove(&uid);
+        self.enforce(false)
+    }
+
+    /// Sets live what is not `None`. Returns what was set before.
+    ///
+    /// # Errors
+    /// The node cannot be held to it; then all is as before.
+    pub fn set(&self, out: Option<Cap>, incoming: Option<Cap>) -> Result<Live, KernelError> {
+        let before = {
+            let mut books = self.books();
+            let before = books.live;
+            books.live =
+                Live { out: out.unwrap_or(before.out), incoming: incoming.unwrap_or(before.incoming) };
+            before
+        };
+        match self.enforce(true) {
+            Ok(()) => Ok(before),
+            Err(error) => {
+                self.books().live = before;
+                self.enforce(true).ok();
+                Err(error)
+            }
+        }
+    }
+
+    /// What is set live.
+    pub fn live(&self) -> Live {
+        self.books().live
+    }
+
+    /// What counts for what is sent, and for what is received.
+    pub fn caps(&self) -> (Option<BitRate>, Option<BitRate>) {
+        let live = self.books().live;
+        (effective(live.out, self.file.out), effective(live.incoming, self.file.incoming))
+    }
+
+    /// Interfaces that are to be limited and are not there.
+    pub fn absent(&self) -> BTreeSet<String> {
+        self.books().absent.clone()
+    }
+
+    /// Why not everything is in force that should be.
+    pub fn problem(&self) -> Option<String> {
+        self.books().problem.clone()
+    }
+
+    /// The class of what is no capsule's.
+    pub fn others(&self) -> ClassId {
+        self.shaper.others()
+    }
+
+    /// What the classes have done.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn counts(&self) -> Result<TrafficCounts, KernelError> {
+        self.shaper.counts()
+    }
+
+    /// Takes everything away: no slice runs any more.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn end(&self) -> Result<(), KernelError> {
+        let _turn = self.turn();
+        self.books().in_force = None;
+        self.shaper.apply(&Plan::default()).map(drop)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings the kernel to what the books say; looks at it even if it was brought to that before, if `anew`.
+    fn enforce(&self, anew: bool) -> Result<(), KernelError> {
+        let _turn = self.turn();
+        let (plan, in_force) = {
+            let books = self.books();
+            (self.plan(&books)?, books.in_force.clone())
+        };
+        if !anew && in_force.as_ref() == Some(&plan) {
+            return Ok(());
+        }
+        // Between two plans without any limit there is nothing to change.
+        let idle = |plan: &Plan| !plan.shapes_out() && plan.incoming.is_none();
+        let applied = match in_force {
+            Some(in_force) if !anew && idle(&plan) && idle(&in_force) => Ok(BTreeSet::new()),
+            _ => self.shaper.apply(&plan),
+        };
+        let mut books = self.books();
+        match applied {
+            Ok(absent) => {
+                (books.in_force, books.absent, books.problem) = (Some(plan), absent, None);
+                Ok(())
+            }
+            Err(error) => {
+                (books.in_force, books.problem) = (None, Some(error.to_string()));
+                Err(error)
+            }
+        }
+    }
+
+    fn plan(&self, books: &Books) -> Result<Plan, KernelError> {
+        let named: BTreeSet<String> =
+            self.file.interfaces.iter().map(|name| name.as_str().to_owned()).collect();
+        // A route that goes for a moment takes no limit with it.
+        let keep_others = named.is_empty();
+        let interfaces = match keep_others {
+            true => routes::default_interfaces()
+                .map_err(|error| KernelError::new("read", "the kernel's routes", error))?,
+            false => named,
+        };
+        let of = |known: bool| books.slices.values().filter(move |entry| entry.known == known);
+        Ok(Plan {
+            interfaces,
+            keep_others,
+            out: effective(books.live.out, self.file.out),
+            incoming: effective(books.live.incoming, self.file.incoming),
+            classes: of(true).map(|entry| (self.shaper.class(entry.slot), entry.rate)).collect(),
+            untouched: of(false).map(|entry| self.shaper.class(entry.slot)).collect(),
+        })
+    }
+}
+
+fn effective(live: Cap, file: Option<BitRate>) -> Option<BitRate> {
+    match live {
+        Cap::NodeFile => file,
+        Cap::None => None,
+        Cap::Rate(rate) => Some(rate),
+    }
+}
+
+/// A slot that follows from the UID, so that the next plabd finds the same; the next one that is free if two UIDs want it.
+fn free_slot(slices: &BTreeMap<u32, Entry>, uid: u32) -> Option<u16> {
+    let taken: BTreeSet<u16> = slices.values().map(|entry| entry.slot).collect();
+    let slots = u32::from(Shaper::SLOTS);
+    (0..slots)
+        .filter_map(|step| u16::try_from((uid % slots + step) % slots + 1).ok())
+        .find(|slot| !taken.contains(slot))
+}
+
+/// Sets live, and puts it on record. Both or neither.
+///
+/// # Errors
+/// Why not, in words.
+pub async fn set(node: &Rc<Node>, out: Option<Cap>, incoming: Option<Cap>) -> Result<(), String> {
+    let machine = Arc::clone(&node.machine);
+    let set = tokio::task::spawn_blocking(move || machine.bandwidth.set(out, incoming)).await;
+    let before = set.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    for (key, cap) in LIVE.into_iter().zip([out, incoming]) {
+        let kept = match cap {
+            None => Ok(()),
+            Some(Cap::NodeFile) => node.ledger.unset_meta(key).await,
+            Some(cap) => node.ledger.set_meta(key, cap.to_string()).await,
+        };
+        if let Err(error) = kept {
+            let machine = Arc::clone(&node.machine);
+            let back = move || machine.bandwidth.set(Some(before.out), Some(before.incoming));
+            tokio::task::spawn_blocking(back).await.ok();
+            return Err(error.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Follows interfaces, routes and queues for as long as plabd runs: whatever comes, or is changed by somebody else, is
+/// brought to the limits.
+pub async fn follow(node: Rc<Node>) {
+    let changes = match Changes::open(GROUPS) {
+        Ok(changes) => changes,
+        Err(error) => return tell(&node, Some(format!("interfaces cannot be followed: {error}"))),
+    };
+    let mut told = node.machine.bandwidth.problem();
+    loop {
+        let machine = Arc::clone(&node.machine);
+        tokio::task::spawn_blocking(move || machine.bandwidth.enforce(true)).await.ok();
+        let problem = node.machine.bandwidth.problem();
+        if problem != told {
+            told.clone_from(&problem);
+            tell(&node, problem);
+        }
+        if let Err(error) = changes.changed().await {
+            return tell(&node, Some(format!("interfaces are not followed any more: {error}")));
+        }
+        tokio::time::sleep(TOGETHER).await;
+    }
+}
+
+/// Tells that something is not in force, or that everything is again.
+pub fn tell(node: &Node, problem: Option<String>) {
+    match problem {
+        Some(problem) => node.events.report(None, "bandwidth-failed", Severity::Error, problem),
+        None => {
+            let message = "every limit is in force again";
+            node.events.report(None, "bandwidth-recovered", Severity::Notice, message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn books() -> Bandwidth {
+        Bandwidth::new("test", NodeBandwidth::default(), true)
+    }
+
+    #[test]
+    fn a_slice_has_its_class_to_itself_whoever_comes_first() {
+        let (one, other) = (books(), books());
+        let slots = u32::from(Shaper::SLOTS);
+        let uids: Vec<u32> = (70_000..70_100).chain([70_000 + slots, 70_000 + 2 * slots]).collect();
+        let classes: BTreeSet<_> = uids.iter().map(|uid| one.class(*uid).expect("free")).collect();
+        assert_eq!(classes.len(), uids.len());
+        for uid in (70_000..70_100).rev() {
+            assert_eq!(other.class(uid), one.class(uid), "the next plabd's is the same");
+        }
+    }
+
+    #[test]
+    fn there_is_an_end_to_classes() {
+        let books = books();
+        for uid in 1..=u32::from(Shaper::SLOTS) {
+            assert!(books.class(uid).is_some());
+        }
+        assert!(books.class(99_999).is_none());
+    }
+
+    #[test]
+    fn what_is_set_live_comes_first() {
+        let rate = |text: &str| text.parse::<BitRate>().ok();
+        assert_eq!(effective(Cap::NodeFile, rate("1Mbit")), rate("1Mbit"));
+        assert_eq!(effective(Cap::None, rate("1Mbit")), None);
+        assert_eq!("2Mbit".parse().map(|cap| effective(cap, rate("1Mbit"))), Ok(rate("2Mbit")));
+        for text in ["none", "node-file", "2Mbit"] {
+            assert_eq!(text.parse::<Cap>().map(|cap| cap.to_string()), Ok(text.to_owned()));
+        }
+        assert!("1bit".parse::<Cap>().is_err() && "off".parse::<Cap>().is_err());
+    }
+}
