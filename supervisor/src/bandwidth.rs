@@ -16,6 +16,7 @@ use plab_config::{BitRate, NodeBandwidth, ValueError};
 use plab_protocol::control::Severity;
 use plab_sandbox::KernelError;
 use plab_sandbox::net::{ClassId, Plan, Shaper, TrafficCounts};
+use plab_sandbox::readback::Row;
 
 use crate::ledger::{Ledger, LedgerError};
 use crate::network::Changes;
@@ -82,7 +83,16 @@ pub struct Bandwidth {
     /// Capsules' packets can be told apart.
     classifies: bool,
     books: Mutex<Books>,
-    kernel: Mutex<()>,
+    /// Whoever changes the kernel's part, in turn; and whether that is over.
+    kernel: Mutex<Turn>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Turn {
+    #[default]
+    Next,
+    /// Everything was taken away, and stays so.
+    Over,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -247,6 +257,26 @@ impl Bandwidth {
         self.books().problem.clone()
     }
 
+    /// Reads back what a slice's class is held to, on each interface; nothing if nothing is limited.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn verify(&self, uid: u32) -> Result<Vec<Row>, KernelError> {
+        let plan = self.plan(&self.books())?;
+        let Some(class) = self.class(uid).filter(|_| plan.shapes_out()) else { return Ok(Vec::new()) };
+        let own = plan.classes.get(&class).copied().flatten();
+        let asked = own.into_iter().chain(plan.out).min();
+        let rows = self.shaper.ceilings(class)?.into_iter().map(|(interface, ceiling)| Row {
+            layer: "network",
+            what: format!("rate on {interface}"),
+            asked: asked.map_or_else(|| "a class".to_owned(), |rate| rate.to_string()),
+            in_force: ceiling.map_or_else(|| "no class".to_owned(), |rate| rate.to_string()),
+            ok: ceiling.is_some() && asked.is_none_or(|asked| ceiling == Some(asked)),
+            source: "RTM_GETTCLASS".into(),
+        });
+        Ok(rows.collect())
+    }
+
     /// The class of what is no capsule's.
     pub fn others(&self) -> ClassId {
         self.shaper.others()
@@ -265,18 +295,20 @@ impl Bandwidth {
     /// # Errors
     /// The kernel refuses.
     pub fn end(&self) -> Result<(), KernelError> {
-        let _turn = self.turn();
-        self.books().in_force = None;
+        *self.turn() = Turn::Over;
         self.shaper.apply(&Plan::default()).map(drop)
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    fn turn(&self) -> MutexGuard<'_, Turn> {
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Brings the kernel to what the books say; looks at it even if it was brought to that before, if `anew`.
     fn enforce(&self, anew: bool) -> Result<(), KernelError> {
-        let _turn = self.turn();
+        let turn = self.turn();
+        if *turn == Turn::Over {
+            return Ok(());
+        }
         let (plan, in_force) = {
             let books = self.books();
             (self.plan(&books)?, books.in_force.clone())

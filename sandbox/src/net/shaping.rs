@@ -206,6 +206,27 @@ impl Shaper {
         Ok(counts)
     }
 
+    /// What a class can send at most, on each interface that is limited; none where the class is not there.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn ceilings(self, class: ClassId) -> Result<BTreeMap<String, Option<BitRate>>, KernelError> {
+        let tc = Tc::open()?;
+        let (links, qdiscs) = (tc.links()?, tc.qdiscs()?);
+        let mut ceilings = BTreeMap::new();
+        for link in links.iter().filter(|link| !self.is_own_ifb(link)) {
+            let there = Interface { shaper: self, tc: &tc, link, links: &links, qdiscs: &qdiscs };
+            if there.has_htb() {
+                let classes = tc.classes(link.index)?;
+                let found = classes.iter().find(|(handle, _, _)| *handle == class.get());
+                let bits = found.map(|(_, class, _)| class.ceil.saturating_mul(8));
+                let rate = bits.and_then(|bits| BitRate::from_bits_per_second(bits).ok());
+                ceilings.insert(link.name.clone(), rate);
+            }
+        }
+        Ok(ceilings)
+    }
+
     fn ifb_name(self, index: Index) -> String {
         format!("plab{:x}-{index}", self.major)
     }

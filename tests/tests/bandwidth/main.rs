@@ -36,7 +36,7 @@ fn a_slice_sends_no_more_than_its_rate_and_changes_it_live() {
         link.expect(&node, "site_a", traffic, false, 20.0 * MBIT);
     }
     let free = link.measure(&node, "site_free", Traffic::Tcp, false);
-    assert!(free > 60.0 * MBIT, "a slice without a rate has {free:.0} bit/s");
+    assert!(free > 2.0 * 20.0 * MBIT, "a slice without a rate has {free:.0} bit/s");
     assert!(node.home_file("site_a", "PlanetLab-control/resources").contains("rate = 20000000\n"));
     // In mid-stream, under the same capsule.
     let pid = node.pid("site_a");
@@ -47,8 +47,8 @@ fn a_slice_sends_no_more_than_its_rate_and_changes_it_live() {
     }
     assert_eq!(node.pid("site_a"), pid);
     drop(flood);
-    let verified = node.plab(&["status", "site_a", "--verify"]);
-    assert_eq!(verified.code, 0, "{verified:?}");
+    let verified = node.plab(&["status", "site_a", "--verify"]).ok();
+    assert!(verified.contains("rate on plabt0") && verified.contains("30Mbit"), "{verified}");
     // With the last limit everything of ours goes.
     node.define("site_a", "");
     assert!(!link.queue().contains("htb"), "{}", link.queue());
@@ -83,7 +83,7 @@ fn the_cap_of_the_node_is_kept_without_plabd_and_over_its_restart() {
     node.plab(&["bandwidth", "--out", "none"]).ok();
     assert!(!link.queue().contains("htb"), "{}", link.queue());
     let free = link.measure(&node, "site_a", Traffic::Tcp, false);
-    assert!(free > 60.0 * MBIT, "without a cap there are {free:.0} bit/s");
+    assert!(free > 2.0 * 20.0 * MBIT, "without a cap there are {free:.0} bit/s");
     node.plab(&["bandwidth", "--out", "node-file"]).ok();
     assert_eq!(bandwidth(&node)["out"]["rate"], 20_000_000);
     assert!(link.queue().contains("htb"), "{}", link.queue());
@@ -167,7 +167,7 @@ fn what_is_received_is_limited_too() {
     }
     assert!(bandwidth(&node)["received"]["bytes"].as_f64().expect("a count") > 1e7);
     let free = link.measure(&node, "site_a", Traffic::Tcp, false);
-    assert!(free > 60.0 * MBIT, "what is sent is not limited: {free:.0} bit/s");
+    assert!(free > 2.0 * 20.0 * MBIT, "what is sent is not limited: {free:.0} bit/s");
     node.plab(&["bandwidth", "--in", "10Mbit"]).ok();
     node.kill_daemon();
     link.restart(&mut node);
@@ -255,7 +255,8 @@ fn the_default_routes_interface_is_limited_when_it_comes() {
     eventually("the link is limited", || link.queue().contains("htb").then_some(()));
     link.expect(&node, "site_a", Traffic::Tcp, false, 20.0 * MBIT);
     // The route of the other version of IP, over another interface.
-    link.node_side.sh("ip link add plabt2 type dummy
+    link.node_side.sh("ip link add plabt2 type veth peer name plabt3
+         ip link set plabt3 up
          ip link set plabt2 up
          ip -6 address add fd78::1/64 dev plabt2 nodad
          ip -6 route add default via fd78::2");
