@@ -25,12 +25,11 @@ impl Netns {
     /// Not run as root.
     pub fn new() -> Self {
         let mut command = Command::new("cat");
+        // SAFETY: the flag is not `FILES`, which alone could take descriptors from others.
+        let leave = || unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(io::Error::from);
         // SAFETY: one system call, in a child that has one thread; it allocates nothing.
         unsafe {
-            command.pre_exec(|| {
-                // SAFETY: the flag is not `FILES`, which alone could take descriptors from others.
-                unshare_unsafe(UnshareFlags::NEWNET).map_err(io::Error::from)
-            });
+            command.pre_exec(leave);
         }
         let mut holder =
             command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("make a network namespace");

@@ -4,76 +4,26 @@
 //! A limit is in the kernel's books before a capsule is started that it concerns. The kernel keeps it without plabd; the
 //! next plabd finds it as it is and changes only what differs. What an administrator sets live is in the ledger.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::io;
-use std::rc::Rc;
-use std::str::FromStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+mod cap;
+mod follow;
 
-use plab_config::{BitRate, NodeBandwidth, ValueError};
-use plab_protocol::control::Severity;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use plab_config::{BitRate, NodeBandwidth};
 use plab_sandbox::KernelError;
 use plab_sandbox::net::{ClassId, Plan, Shaper, TrafficCounts};
 use plab_sandbox::readback::Row;
 
 use crate::ledger::{Ledger, LedgerError};
-use crate::network::Changes;
-use crate::node::Node;
 use crate::routes;
 
-/// Multicast groups of rtnetlink(7): interfaces, routes, and queues that somebody else has changed.
-const GROUPS: i32 = libc::RTMGRP_LINK | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE | libc::RTMGRP_TC;
-
-/// A change is seldom alone: so long the next are waited for.
-const TOGETHER: Duration = Duration::from_millis(50);
+pub use cap::{Cap, Live};
+pub use follow::{follow, set, tell};
 
 /// In the ledger: what was set live.
-const LIVE: [&str; 2] = ["bandwidth-out", "bandwidth-in"];
-
-/// What an administrator can set live.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Cap {
-    /// What the node file says.
-    #[default]
-    NodeFile,
-    /// No limit, whatever the node file says.
-    None,
-    /// This one.
-    Rate(BitRate),
-}
-
-impl FromStr for Cap {
-    type Err = ValueError;
-
-    fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text {
-            "none" => Ok(Self::None),
-            "node-file" => Ok(Self::NodeFile),
-            _ => text.parse().and_then(BitRate::as_limit).map(Self::Rate),
-        }
-    }
-}
-
-impl fmt::Display for Cap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NodeFile => f.pad("node-file"),
-            Self::None => f.pad("none"),
-            Self::Rate(rate) => f.pad(&rate.to_string()),
-        }
-    }
-}
-
-/// What is set live, for what is sent and what is received.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Live {
-    /// For what is sent.
-    pub out: Cap,
-    /// For what is received.
-    pub incoming: Cap,
-}
+const LIVE: &str = "bandwidth";
 
 /// The books.
 #[derive(Debug)]
@@ -153,12 +103,10 @@ impl Bandwidth {
     /// Notes what was set live, as the ledger has it.
     ///
     /// # Errors
-    /// The ledger cannot be read. A word in it that is no rate counts as none.
+    /// The ledger cannot be read. What in it cannot be understood counts as nothing.
     pub async fn load(&self, ledger: &Ledger) -> Result<(), LedgerError> {
-        let read = |text: Option<String>| text.and_then(|text| text.parse().ok()).unwrap_or_default();
-        let out = read(ledger.meta(LIVE[0]).await?);
-        let incoming = read(ledger.meta(LIVE[1]).await?);
-        self.books().live = Live { out, incoming };
+        let live = ledger.meta(LIVE).await?.and_then(|text| text.parse().ok());
+        self.books().live = live.unwrap_or_default();
         Ok(())
     }
 
@@ -244,7 +192,7 @@ impl Bandwidth {
     /// What counts for what is sent, and for what is received.
     pub fn caps(&self) -> (Option<BitRate>, Option<BitRate>) {
         let live = self.books().live;
-        (effective(live.out, self.file.out), effective(live.incoming, self.file.incoming))
+        (live.out.over(self.file.out), live.incoming.over(self.file.incoming))
     }
 
     /// Interfaces that are to be limited and are not there.
@@ -349,19 +297,11 @@ impl Bandwidth {
         Ok(Plan {
             interfaces,
             keep_others,
-            out: effective(books.live.out, self.file.out),
-            incoming: effective(books.live.incoming, self.file.incoming),
+            out: books.live.out.over(self.file.out),
+            incoming: books.live.incoming.over(self.file.incoming),
             classes: of(true).map(|entry| (self.shaper.class(entry.slot), entry.rate)).collect(),
             untouched: of(false).map(|entry| self.shaper.class(entry.slot)).collect(),
         })
-    }
-}
-
-fn effective(live: Cap, file: Option<BitRate>) -> Option<BitRate> {
-    match live {
-        Cap::NodeFile => file,
-        Cap::None => None,
-        Cap::Rate(rate) => Some(rate),
     }
 }
 
@@ -372,64 +312,6 @@ fn free_slot(slices: &BTreeMap<u32, Entry>, uid: u32) -> Option<u16> {
     (0..slots)
         .filter_map(|step| u16::try_from((uid % slots + step) % slots + 1).ok())
         .find(|slot| !taken.contains(slot))
-}
-
-/// Sets live, and puts it on record. Both or neither.
-///
-/// # Errors
-/// Why not, in words.
-pub async fn set(node: &Rc<Node>, out: Option<Cap>, incoming: Option<Cap>) -> Result<(), String> {
-    let machine = Arc::clone(&node.machine);
-    let set = tokio::task::spawn_blocking(move || machine.bandwidth.set(out, incoming)).await;
-    let before = set.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    for (key, cap) in LIVE.into_iter().zip([out, incoming]) {
-        let kept = match cap {
-            None => Ok(()),
-            Some(Cap::NodeFile) => node.ledger.unset_meta(key).await,
-            Some(cap) => node.ledger.set_meta(key, cap.to_string()).await,
-        };
-        if let Err(error) = kept {
-            let machine = Arc::clone(&node.machine);
-            let back = move || machine.bandwidth.set(Some(before.out), Some(before.incoming));
-            tokio::task::spawn_blocking(back).await.ok();
-            return Err(error.to_string());
-        }
-    }
-    Ok(())
-}
-
-/// Follows interfaces, routes and queues for as long as plabd runs: whatever comes, or is changed by somebody else, is
-/// brought to the limits.
-pub async fn follow(node: Rc<Node>) {
-    let changes = match Changes::open(GROUPS) {
-        Ok(changes) => changes,
-        Err(error) => return tell(&node, Some(format!("interfaces cannot be followed: {error}"))),
-    };
-    let mut told = node.machine.bandwidth.problem();
-    loop {
-        let machine = Arc::clone(&node.machine);
-        tokio::task::spawn_blocking(move || machine.bandwidth.enforce(true)).await.ok();
-        let problem = node.machine.bandwidth.problem();
-        if problem != told {
-            told.clone_from(&problem);
-            tell(&node, problem);
-        }
-        if let Err(error) = changes.changed().await {
-            return tell(&node, Some(format!("interfaces are not followed any more: {error}")));
-        }
-        tokio::time::sleep(TOGETHER).await;
-    }
-}
-
-/// Tells that something is not in force, or that everything is again.
-pub fn tell(node: &Node, problem: Option<String>) {
-    match problem {
-        Some(problem) => node.events.report(None, "bandwidth-failed", Severity::Error, problem),
-        None => {
-            let message = "every limit is in force again";
-            node.events.report(None, "bandwidth-recovered", Severity::Notice, message);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -459,17 +341,5 @@ mod tests {
             assert!(books.class(uid).is_some());
         }
         assert!(books.class(99_999).is_none());
-    }
-
-    #[test]
-    fn what_is_set_live_comes_first() {
-        let rate = |text: &str| text.parse::<BitRate>().ok();
-        assert_eq!(effective(Cap::NodeFile, rate("1Mbit")), rate("1Mbit"));
-        assert_eq!(effective(Cap::None, rate("1Mbit")), None);
-        assert_eq!("2Mbit".parse().map(|cap| effective(cap, rate("1Mbit"))), Ok(rate("2Mbit")));
-        for text in ["none", "node-file", "2Mbit"] {
-            assert_eq!(text.parse::<Cap>().map(|cap| cap.to_string()), Ok(text.to_owned()));
-        }
-        assert!("1bit".parse::<Cap>().is_err() && "off".parse::<Cap>().is_err());
     }
 }
