@@ -13,6 +13,9 @@ use serde_json::Value;
 
 const MBIT: f64 = 1e6;
 
+/// What a share may differ by, as a part of an equal one; the promise of the sum is the closer one.
+const FAIR: f64 = 0.15;
+
 fn on_the_link(more: &str) -> String {
     format!("[bandwidth]\ninterfaces = [\"{NODE_END}\"]\n{more}")
 }
@@ -99,8 +102,6 @@ fn the_cap_of_the_node_is_kept_without_plabd_and_over_its_restart() {
 #[test]
 fn many_slices_share_what_the_node_has() {
     const SLICES: usize = 8;
-    // Of an equal share; the promise of the sum is the closer one.
-    const FAIR: f64 = 0.15;
     let link = Link::new();
     let node = link.node("bandwidth-shares", &on_the_link("out = \"40Mbit\"\n"));
     let names: Vec<String> = (0..SLICES).map(|number| format!("site_{number}")).collect();
@@ -210,6 +211,40 @@ fn no_slice_chooses_its_class() {
     );
     let refused = node.exec("site_a", &["python3", "-c", &say]);
     assert!(refused.stderr.contains("Operation not permitted"), "{refused:?}");
+    node.finish();
+}
+
+#[test]
+fn large_packets_gain_nothing() {
+    let link = Link::new();
+    let node = link.node("bandwidth-large", &on_the_link("out = \"20Mbit\"\n"));
+    node.define("site_a", "");
+    node.define("site_b", "");
+    // One packet of 40 to the queue, until the interface sends it (UDP_SEGMENT): as large as there are.
+    let script = format!(
+        "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+         s.setsockopt(socket.IPPROTO_UDP, 103, 1400)\ns.connect(('{PEER4}', 9))\nwhile True:\n \
+         try: s.send(b'x' * 56000)\n except ConnectionRefusedError: pass\n"
+    );
+    node.put("site_a", "large.py", script.as_bytes(), 0o644);
+    node.put_hook("site_a", "start", "#!/bin/sh\nexec python3 large.py\n");
+    node.plab(&["restart", "site_a"]).ok();
+    let flood = link.flood(&node, "site_b", Traffic::Udp);
+    eventually("both send", || {
+        let now = bandwidth(&node);
+        ["site_a", "site_b"].iter().all(|name| sent(&now, Some(name)) > 1e6).then_some(())
+    });
+    let (before, begun) = (bandwidth(&node), Instant::now());
+    wait();
+    let (after, ended) = (bandwidth(&node), Instant::now());
+    let of = |name: &str| rate((sent(&before, Some(name)), begun), (sent(&after, Some(name)), ended));
+    let (large, small) = (of("site_a"), of("site_b"));
+    println!("large packets {:.3}, small ones {:.3} Mbit/s", large / MBIT, small / MBIT);
+    assert!(
+        (large - small).abs() <= FAIR * small,
+        "large packets have {large:.0}, small ones {small:.0} bit/s"
+    );
+    drop(flood);
     node.finish();
 }
 
