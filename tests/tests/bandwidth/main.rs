@@ -278,6 +278,31 @@ fn what_an_administrator_has_put_there_stays() {
 }
 
 #[test]
+fn a_cap_that_cannot_be_kept_keeps_capsules_from_starting() {
+    let link = Link::new();
+    link.node_side
+        .sh(&format!("tc qdisc add dev {NODE_END} root handle 7: tbf rate 1gbit burst 1m latency 1s"));
+    let node = link.node("bandwidth-closed", &on_the_link("out = \"20Mbit\"\n"));
+    let refused = node.plab_with_input(&["apply", "-"], TestNode::definition("site_a", "").as_bytes());
+    assert!(refused.code == 1 && refused.stderr.contains("tbf 7: is there"), "{refused:?}");
+    let problems = || node.node_status()["problems"].to_string();
+    assert!(
+        problems().contains("not every limit is in force") && problems().contains("tbf 7:"),
+        "{}",
+        problems()
+    );
+    let told = |kind: &str| node.events(None).iter().any(|event| event["kind"] == kind);
+    assert!(told("bandwidth-failed") && !told("bandwidth-recovered"));
+    // As soon as it can be kept, all goes on by itself.
+    link.node_side.sh(&format!("tc qdisc del dev {NODE_END} root"));
+    node.await_state("site_a", "running");
+    eventually("nothing is wrong any more", || told("bandwidth-recovered").then_some(()));
+    assert_eq!(problems(), "[]");
+    assert!(link.queue().contains("htb"), "{}", link.queue());
+    node.finish();
+}
+
+#[test]
 fn the_default_routes_interface_is_limited_when_it_comes() {
     let link = Link::new();
     link.node_side.sh("ip route del default");
