@@ -66,6 +66,17 @@ struct Entry {
     known: bool,
 }
 
+impl Books {
+    /// What is known of the slice with this UID, which gets a class now if it has none; none if none is left.
+    fn entry(&mut self, uid: u32) -> Option<&mut Entry> {
+        if !self.slices.contains_key(&uid) {
+            let slot = free_slot(&self.slices, uid)?;
+            self.slices.insert(uid, Entry { slot, rate: None, known: true });
+        }
+        self.slices.get_mut(&uid)
+    }
+}
+
 impl Bandwidth {
     /// Books without slices, of the node whose control groups have this name.
     pub fn new(tree: &str, file: NodeBandwidth, classifies: bool) -> Self {
@@ -77,25 +88,15 @@ impl Bandwidth {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The class of a slice's packets; the same for as long as the slice has its UID. None if there are more slices than
-    /// the kernel has classes.
+    /// The class of a slice's packets; the same for as long as the slice has its UID. None if it was neither remembered nor
+    /// placed, or if there are more slices than the kernel has classes.
     pub fn class(&self, uid: u32) -> Option<ClassId> {
-        let mut books = self.books();
-        let slot = match books.slices.get(&uid) {
-            Some(entry) => entry.slot,
-            None => {
-                let slot = free_slot(&books.slices, uid)?;
-                books.slices.insert(uid, Entry { slot, rate: None, known: true });
-                slot
-            }
-        };
-        Some(self.shaper.class(slot))
+        self.books().slices.get(&uid).map(|entry| self.shaper.class(entry.slot))
     }
 
     /// Notes what a slice has by the ledger, when plabd starts; none if that cannot be read any more.
     pub fn remember(&self, uid: u32, rate: Option<Option<BitRate>>) {
-        self.class(uid);
-        if let Some(entry) = self.books().slices.get_mut(&uid) {
+        if let Some(entry) = self.books().entry(uid) {
             (entry.rate, entry.known) = (rate.flatten(), rate.is_some());
         }
     }
@@ -134,18 +135,17 @@ impl Bandwidth {
         if rate.is_some() && !self.classifies {
             return Err(refuse("its packets cannot be told apart without network.bpf"));
         }
-        let class = self.class(uid);
         let before = {
             let mut books = self.books();
             let shaped = rate.is_some() || self.plan(&books)?.shapes_out();
-            match books.slices.get_mut(&uid) {
+            match books.entry(uid) {
                 Some(entry) => std::mem::replace(entry, Entry { rate, known: true, ..*entry }),
                 None if shaped => return Err(refuse("there are more slices than traffic classes")),
                 None => return Ok(()),
             }
         };
         let placed = self.enforce(false);
-        if placed.is_err() && class.is_some() && before.rate != rate {
+        if placed.is_err() && before.rate != rate {
             // What one slice cannot have must not be in the way of others.
             self.books().slices.insert(uid, before);
             self.enforce(true).ok();
@@ -327,9 +327,11 @@ mod tests {
         let (one, other) = (books(), books());
         let slots = u32::from(Shaper::SLOTS);
         let uids: Vec<u32> = (70_000..70_100).chain([70_000 + slots, 70_000 + 2 * slots]).collect();
-        let classes: BTreeSet<_> = uids.iter().map(|uid| one.class(*uid).expect("free")).collect();
+        uids.iter().for_each(|uid| one.remember(*uid, Some(None)));
+        let classes: BTreeSet<_> = uids.iter().map(|uid| one.class(*uid).expect("a class")).collect();
         assert_eq!(classes.len(), uids.len());
         for uid in (70_000..70_100).rev() {
+            other.remember(uid, Some(None));
             assert_eq!(other.class(uid), one.class(uid), "the next plabd's is the same");
         }
     }
@@ -338,8 +340,10 @@ mod tests {
     fn there_is_an_end_to_classes() {
         let books = books();
         for uid in 1..=u32::from(Shaper::SLOTS) {
+            books.remember(uid, Some(None));
             assert!(books.class(uid).is_some());
         }
+        books.remember(99_999, Some(None));
         assert!(books.class(99_999).is_none());
     }
 }
