@@ -31,9 +31,12 @@ pub enum Traffic {
     Tcp,
     Tcp6,
     Udp,
+    /// More than any limit here, and not as much as a machine can do.
+    Free,
 }
 
 impl Traffic {
+    /// What every limit holds.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Tcp6, Self::Udp];
 
     fn arguments(self) -> &'static [&'static str] {
@@ -42,6 +45,7 @@ impl Traffic {
             Self::Tcp6 => &["-c", PEER6],
             // As fast as the socket takes it, which is more than any limit here.
             Self::Udp => &["-c", PEER4, "-u", "-b", "100M", "-l", "1400"],
+            Self::Free => &["-c", PEER4, "-u", "-b", "50M", "-l", "1400"],
         }
     }
 
@@ -49,7 +53,7 @@ impl Traffic {
         match self {
             Self::Tcp => TCP4,
             Self::Tcp6 => TCP6,
-            Self::Udp => UDP4,
+            Self::Udp | Self::Free => UDP4,
         }
     }
 }
