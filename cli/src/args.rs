@@ -184,6 +184,25 @@ Examples:
   plab ports --json | jq -r '.ports[] | select(.listeners == []) | .ports'", STATUS_LINES]))]
     Ports(PortsArgs),
 
+    /// Show or set how much the node may send and receive, and show what each slice has sent
+    #[command(after_help = concat_help(&["
+Examples:
+  plab bandwidth                           # the limits, and each slice's share of what was sent
+  plab bandwidth --out 10Mbit              # all together send no more, from now on and after a boot
+  plab bandwidth --out none --in 50Mbit    # no limit on what is sent, whatever the node file says
+  plab bandwidth --out node-file           # what the node file says counts again
+  plab bandwidth --json | jq -r '.classes[] | select(.sent.drops > 0) | .slice'", STATUS_LINES]))]
+    Bandwidth(BandwidthArgs),
+
+    /// Show or change where no capsule may send anything
+    #[command(after_help = concat_help(&["
+Examples:
+  plab opt-out                             # every prefix, and who was refused how often
+  plab opt-out add 192.0.2.0/24            # at once, and after a boot
+  plab opt-out remove 192.0.2.0/24
+  plab opt-out --json | jq -r '.prefixes[].prefix'", STATUS_LINES]))]
+    OptOut(OptOutArgs),
+
     /// Show who uses the node's CPUs and memory
     #[command(after_help = concat_help(&["
 Keys:
@@ -429,6 +448,52 @@ pub struct PortsArgs {
     /// Print plabd's answer as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `plab bandwidth`.
+#[derive(Debug, Args)]
+pub struct BandwidthArgs {
+    /// All together send no more than this: a rate such as 10Mbit, none, or node-file for what that says
+    #[arg(long, value_name = "RATE")]
+    pub out: Option<String>,
+    /// All together receive no more than this
+    #[arg(long = "in", value_name = "RATE")]
+    pub incoming: Option<String>,
+    /// Print plabd's answer as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `plab opt-out`.
+#[derive(Debug, Args)]
+pub struct OptOutArgs {
+    /// What to do; without one, all are shown
+    #[command(subcommand)]
+    pub action: Option<OptOutAction>,
+    /// Print plabd's answer as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What to do with a prefix.
+#[derive(Debug, Subcommand)]
+pub enum OptOutAction {
+    /// From now on no capsule sends anything there
+    #[command(after_help = concat_help(&["
+Examples:
+  plab opt-out add 2001:db8::/32", STATUS_LINES]))]
+    Add {
+        /// The prefix, such as 192.0.2.0/24 or 2001:db8::/32
+        prefix: String,
+    },
+    /// Take away one that was added
+    #[command(after_help = concat_help(&["
+Examples:
+  plab opt-out remove 2001:db8::/32", STATUS_LINES]))]
+    Remove {
+        /// The prefix
+        prefix: String,
+    },
 }
 
 /// `plab top`.

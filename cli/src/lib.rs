@@ -5,6 +5,7 @@
 //! sees it: [`table::Cell`] and [`output::words`] are the only ways text from the node reaches the screen.
 
 pub mod args;
+pub mod bandwidth;
 pub mod check;
 pub mod client;
 pub mod confirm;

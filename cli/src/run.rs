@@ -13,8 +13,8 @@ use crate::client::{Received, control_socket};
 use crate::error::{self, Error};
 use crate::output::{Screen, complain, print, print_json, words};
 use crate::{
-    check, client, confirm, definitions, docs_gen, events, exec, flows, init, machine, ports, sessions,
-    status, top, who_sent,
+    bandwidth, check, client, confirm, definitions, docs_gen, events, exec, flows, init, machine, ports,
+    sessions, status, top, who_sent,
 };
 
 /// All of `plab`.
@@ -80,6 +80,8 @@ fn wants_json(command: &Command) -> bool {
         Command::Events(a) => a.json,
         Command::Sessions(a) => a.json,
         Command::Ports(a) => a.json,
+        Command::Bandwidth(a) => a.json,
+        Command::OptOut(a) => a.json,
         Command::Top(a) => a.json,
         Command::Drain(a) => a.json,
         Command::Boots(a) => a.json,
@@ -112,6 +114,8 @@ fn run(root: Option<&Path>, socket: &Path, command: Command) -> Result<u8, Error
         Command::Events(args) => events::run(socket, &args, screen),
         Command::Sessions(args) => sessions::run(socket, args, screen),
         Command::Ports(args) => ports::run(socket, args, screen),
+        Command::Bandwidth(args) => bandwidth::bandwidth(socket, args, screen),
+        Command::OptOut(args) => bandwidth::opt_out(socket, args, screen),
         Command::Top(args) => top::run(socket, &args, screen),
         Command::Drain(args) => done(socket, Request::Drain { for_shutdown: args.for_shutdown }, args.json),
         Command::Boots(args) => machine::boots(socket, &args, screen),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use toml::de::DeValue;
 
 use crate::ValueError;
+use crate::bandwidth::{self, InterfaceName};
 use crate::contact::{self, Contact};
 use crate::definition::{RESTART_EXPECTED, RestartPolicy};
 use crate::etc::{self, EtcEntry};
@@ -15,7 +16,7 @@ use crate::paths::{self, AbsolutePath};
 use crate::profile_name::{self, ProfileName};
 use crate::ssh_keys::{self, SshKey};
 use crate::units::{
-    self, Bytes, CpuQuota, CpuWeight, IpPrefix, PortRange, TaskCount, TimeSpan, Timestamp, UidRange,
+    self, BitRate, Bytes, CpuQuota, CpuWeight, IpPrefix, PortRange, TaskCount, TimeSpan, Timestamp, UidRange,
 };
 use crate::view::{self, ViewPath};
 
@@ -43,10 +44,12 @@ macro_rules! from_string {
 
 from_string! {
     AbsolutePath: paths::EXPECTED;
+    BitRate: units::BIT_RATE_EXPECTED;
     Contact: contact::EXPECTED;
     CpuQuota: units::CPU_QUOTA_EXPECTED;
     EtcEntry: etc::EXPECTED;
     Feature: feature::EXPECTED;
+    InterfaceName: bandwidth::INTERFACE_EXPECTED;
     IpPrefix: units::IP_PREFIX_EXPECTED;
     NodeName: names::NODE_EXPECTED;
     PortRange: units::PORT_RANGE_EXPECTED;

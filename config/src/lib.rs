@@ -5,6 +5,7 @@
 //! and settles conflicts between them. Nothing here touches the kernel: whether a machine can keep what a
 //! definition asks for is decided by the sandbox.
 
+mod bandwidth;
 mod contact;
 mod control_times;
 mod definition;
@@ -29,6 +30,7 @@ pub mod units;
 mod value_error;
 mod view;
 
+pub use bandwidth::{InterfaceName, NodeBandwidth};
 pub use control_times::ControlTimes;
 pub use definition::{ChangeKind, Definition, NodeEntry, Origin, RestartPolicy, SeccompChoice, View};
 pub use error::{ConfigError, ErrorKind};

@@ -6,8 +6,9 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use crate::ValueError;
+use crate::bandwidth::read_rate;
 use crate::reader::{Item, Section};
-use crate::units::{IpPrefix, PortRange, Transport, serde_as_text};
+use crate::units::{BitRate, IpPrefix, PortRange, Transport, serde_as_text};
 
 /// What a raw protocol looks like, for error messages.
 pub(crate) const RAW_EXPECTED: &str = "one of icmp, icmpv6, udp, tcp";
@@ -72,6 +73,8 @@ pub struct Network {
     pub ports: Vec<PortRange>,
     /// The raw sockets it may open.
     pub raw: Vec<RawProtocol>,
+    /// The most that it sends, as long as others leave it that much; the node's cap if `None`.
+    pub rate: Option<BitRate>,
 }
 
 /// What a node keeps for itself of the network, and what it keeps its slices from.
@@ -104,7 +107,8 @@ impl Network {
     pub(crate) fn read(network: &mut Section<'_, '_>) -> Self {
         let ports = network.take("ports").map(|list| read_ports(&list)).unwrap_or_default();
         let raw = network.take("raw").map(|list| read_raw(&list)).unwrap_or_default();
-        Self { ports, raw }
+        let rate = network.take("rate").as_ref().and_then(read_rate);
+        Self { ports, raw, rate }
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::ValueError;
+use crate::bandwidth::NodeBandwidth;
 use crate::control_times::ControlTimes;
 use crate::error::ConfigError;
 use crate::etc::EtcEntry;
@@ -22,7 +23,7 @@ use crate::units::{Bytes, CpuWeight, TaskCount, TimeSpan, UidRange};
 use crate::view;
 
 /// Every key a node file may have.
-const KEYS: [&str; 34] = [
+const KEYS: [&str; 38] = [
     "name",
     "address",
     "uids",
@@ -48,6 +49,10 @@ const KEYS: [&str; 34] = [
     "network.own_ports",
     "network.open_loopback",
     "network.opt_out",
+    "bandwidth",
+    "bandwidth.out",
+    "bandwidth.in",
+    "bandwidth.interfaces",
     "audit",
     "audit.syslog",
     "boot",
@@ -84,6 +89,8 @@ pub struct NodeFile {
     pub view: NodeView,
     /// What the node keeps for itself of the network.
     pub network: NodeNetwork,
+    /// What the site lets the node use of its link.
+    pub bandwidth: NodeBandwidth,
     /// Where the audit trail goes.
     pub audit: Audit,
     /// The longest wait for the network after a boot, before capsules are started. If `None`, plabd's own default.
@@ -193,6 +200,7 @@ impl NodeFile {
             defaults: Defaults::default(),
             view: NodeView::default(),
             network: NodeNetwork::default(),
+            bandwidth: NodeBandwidth::default(),
             audit: Audit::default(),
             network_wait: None,
             power_program: None,
@@ -233,6 +241,7 @@ fn read(top: &mut Section<'_, '_>) -> Option<NodeFile> {
     let defaults = top.section("defaults", read_defaults);
     let view = top.section("view", read_view);
     let network = top.section("network", NodeNetwork::read);
+    let bandwidth = top.section("bandwidth", NodeBandwidth::read);
     let audit =
         top.section("audit", |audit| audit.read("syslog").map(|syslog| Audit { syslog })).unwrap_or_default();
     let network_wait = top.section("boot", |boot| boot.take("network_wait").as_ref().and_then(read_wait));
@@ -247,6 +256,7 @@ fn read(top: &mut Section<'_, '_>) -> Option<NodeFile> {
         defaults,
         view,
         network,
+        bandwidth,
         audit,
         network_wait,
         power_program,

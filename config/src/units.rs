@@ -13,6 +13,7 @@ mod tasks;
 mod timestamp;
 mod uid;
 
+pub(crate) use bitrate::EXPECTED as BIT_RATE_EXPECTED;
 pub(crate) use bytes::EXPECTED as BYTES_EXPECTED;
 pub(crate) use cpu::{QUOTA_EXPECTED as CPU_QUOTA_EXPECTED, WEIGHT_EXPECTED as CPU_WEIGHT_EXPECTED};
 pub(crate) use port::EXPECTED as PORT_RANGE_EXPECTED;

@@ -206,6 +206,31 @@ fn a_node_keeps_ports_and_prefixes() {
 }
 
 #[test]
+fn rates_are_what_a_link_can_be_limited_to() {
+    let limited =
+        "name = \"n.org\"\n[bandwidth]\nout = \"10Mbit\"\nin = \"1Gbit\"\ninterfaces = [\"eth0\"]\n";
+    assert_eq!(node_file(limited), [""; 0]);
+    assert_eq!(
+        node_file(
+            "name = \"n.org\"\n[bandwidth]\nout = \"10M\"\nin = \"1bit\"\ninterfaces = [\"lo\"]\nrate = 1\n"
+        ),
+        [
+            "node.toml:3:7: bandwidth.out: read \"10M\", expected a rate such as \"10Mbit\"; the units are bit, Kbit, Mbit \
+             and Gbit",
+            "node.toml:4:6: bandwidth.in: read \"1bit\", expected a rate from \"8Kbit\" to \"1000Gbit\"",
+            "node.toml:5:15: bandwidth.interfaces[0]: read \"lo\", expected the name of a network interface such as \
+             \"eth0\"; what stays on the machine is not limited",
+            "node.toml:6:1: bandwidth.rate: unknown key; expected one of out, in, interfaces",
+        ]
+    );
+    assert_eq!(with("[network]\nrate = \"500Kbit\"\n"), [""; 0]);
+    assert_eq!(
+        with("[network]\nrate = \"2000Gbit\"\n"),
+        ["a.toml:5:8: network.rate: read \"2000Gbit\", expected a rate from \"8Kbit\" to \"1000Gbit\""]
+    );
+}
+
+#[test]
 fn all_mistakes_are_told_in_the_order_of_the_text() {
     assert_eq!(
         definition("expires = 1\nname = \"Princeton\"\n[tasks]\nmax = -1\n"),

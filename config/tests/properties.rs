@@ -111,6 +111,7 @@ prop_compose! {
                     })
                     .collect(),
                 raw: Vec::new(),
+                rate: ports.first().and_then(|n| BitRate::from_bits_per_second(u64::from(*n) * 8_000).ok()),
             },
             seccomp: SeccompChoice { profile },
             control: ControlTimes {

@@ -74,6 +74,8 @@ pub struct ResourceDescription {
     pub ports: Vec<String>,
     /// The raw sockets it may open, as in its definition: `icmp`.
     pub raw: Vec<String>,
+    /// The most that it sends, in bits per second.
+    pub rate: Option<u64>,
     /// Its windows on this node: start and end (not included), in seconds since 1970.
     pub windows: Vec<(i64, i64)>,
     /// All nodes of the slice (4.7: the resource description lists them), in the definition's order.
@@ -107,6 +109,7 @@ impl ResourceDescription {
         optional(&mut text, "disk_inodes", self.disk_inodes.map(integer));
         line(&mut text, "ports", array(self.ports.iter().map(String::as_str)));
         line(&mut text, "raw", array(self.raw.iter().map(String::as_str)));
+        optional(&mut text, "rate", self.rate.map(integer));
         let windows: Vec<String> =
             self.windows.iter().map(|&(start, end)| format!("{}/{}", utc(start), utc(end))).collect();
         line(&mut text, "windows", array(windows.iter().map(String::as_str)));
@@ -319,6 +322,7 @@ mod tests {
             disk_inodes: None,
             ports: vec!["tcp/7070".into(), "udp/33434".into()],
             raw: vec![],
+            rate: Some(10_000_000),
             windows: vec![(1_800_000_000, 1_800_003_600)],
             nodes: vec![
                 SliceNode {
@@ -351,6 +355,7 @@ memory_max = 268435456
 tasks_max = 128
 ports = ["tcp/7070", "udp/33434"]
 raw = []
+rate = 10000000
 windows = ["2027-01-15T08:00:00Z/2027-01-15T09:00:00Z"]
 node_names = ["planetlab1.princeton.planet-lab.org", "planetlab2.irb.example"]
 node_addresses = ["192.0.2.1", ""]
@@ -450,14 +455,14 @@ seccomp = "default"
             cpu_weight in any::<u32>(),
             cpu_max in any::<Option<f64>>(),
             (memory_high, memory_max, tasks_max) in any::<(Option<u64>, Option<u64>, Option<u64>)>(),
-            (disk_space, disk_inodes) in any::<(Option<u64>, Option<u64>)>(),
+            (disk_space, disk_inodes, rate) in any::<(Option<u64>, Option<u64>, Option<u64>)>(),
             (ports, raw) in any::<(Vec<String>, Vec<String>)>(),
             windows in proptest::collection::vec(any::<(i64, i64)>(), 0..4),
             nodes in proptest::collection::vec(any_node(), 0..5),
         ) -> ResourceDescription {
             ResourceDescription {
                 slice, node, address, uid, contact, expires, cpu_weight, cpu_max, memory_high, memory_max,
-                tasks_max, disk_space, disk_inodes, ports, raw, windows, nodes, seccomp,
+                tasks_max, disk_space, disk_inodes, ports, raw, rate, windows, nodes, seccomp,
             }
         }
     }
@@ -496,7 +501,7 @@ seccomp = "default"
             for (key, value) in [
                 ("memory_high", description.memory_high), ("memory_max", description.memory_max),
                 ("tasks_max", description.tasks_max), ("disk_space", description.disk_space),
-                ("disk_inodes", description.disk_inodes),
+                ("disk_inodes", description.disk_inodes), ("rate", description.rate),
             ] {
                 prop_assert_eq!(table.get(key).map(|v| v.as_integer().unwrap()), value.map(integer));
             }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::ports::{Listener, PortStatus};
 
+use crate::bandwidth::{Bandwidth, OptOuts};
 use crate::flows::{FlowFilter, FlowPage, FlowsKept, WhoSent};
 use crate::machine::{BootSummary, Boots, Plan, PowerAction};
 
@@ -85,6 +86,25 @@ pub enum Request {
     Ports {
         /// Only this slice; all, and the node's own, when absent.
         slice: Option<String>,
+    },
+    /// How much the node and its slices may send and receive, and have sent.
+    Bandwidth,
+    /// Set what all together may send and receive, from now on and over restarts; what is absent stays as it is.
+    SetBandwidth {
+        /// A rate such as `10Mbit`, `none`, or `node-file` for what that says.
+        out: Option<String>,
+        /// The same for what is received.
+        #[serde(rename = "in")]
+        incoming: Option<String>,
+    },
+    /// Where no capsule may send anything, and who was refused how often.
+    OptOuts,
+    /// Add a prefix to those, or take away one that was added.
+    ChangeOptOut {
+        /// The prefix.
+        prefix: String,
+        /// Add it.
+        add: bool,
     },
     /// Stop every capsule in order (`stop`, grace, kill) and keep them stopped until the next start of `plabd`.
     Drain {
@@ -207,6 +227,10 @@ pub enum Reply {
         /// The node's own, then by slice, each in the order of its file.
         ports: Vec<PortStatus>,
     },
+    /// To [`Request::Bandwidth`].
+    Bandwidth(Bandwidth),
+    /// To [`Request::OptOuts`].
+    OptOuts(OptOuts),
     /// To [`Request::Sessions`].
     Sessions {
         /// Oldest first.

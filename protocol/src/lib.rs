@@ -10,6 +10,7 @@
 //! Both are versioned ([`VERSION`]); receivers ignore fields they do not know, so that a newer side can add
 //! some. All sizes are bounded by the constants below: each side treats the other as untrusted input.
 
+pub mod bandwidth;
 pub mod channel;
 pub mod control;
 pub mod escape;

@@ -20,6 +20,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
+use crate::bandwidth;
 use crate::capsule::wishes;
 use crate::ledger::{LedgerError, SliceRow};
 use crate::node::Node;
@@ -83,6 +84,8 @@ impl Directory {
                 }
             }
         }
+        self.node.machine.bandwidth.load(&self.node.ledger).await?;
+        self.node.machine.opt_outs.load(&self.node.ledger).await?;
         self.hold_to_the_network(&rows, &last_good)
             .map_err(|error| BeginError::Network(error.to_string()))?;
         let hold = self.is_suspicious(&rows, &files).await?;
@@ -119,20 +122,26 @@ impl Directory {
             let Some(definition) = last_good.get(&row.name) else {
                 // What cannot be read any more runs on as it is, until its file says otherwise.
                 cgroups.extend(machine.tree.capsule_id(&row.name)?);
+                machine.bandwidth.remember(row.uid, None);
                 unread.insert(row.uid);
                 continue;
             };
             machine.ports.remember(&row.name, row.uid, &definition.network.ports);
+            machine.bandwidth.remember(row.uid, Some(definition.network.rate));
             if let (Some(guard), Some(cgroup)) = (machine.guard(), machine.tree.capsule_id(&row.name)?) {
-                guard.admit(cgroup, wishes::network(definition, row.uid))?;
+                guard.admit(cgroup, wishes::network(definition, row.uid, machine))?;
                 cgroups.insert(cgroup);
             }
         }
         machine.ports.begin(machine.guard(), &machine.node.network.open_loopback, &unread)?;
         if let Some(guard) = machine.guard() {
-            guard.set_opt_outs(&machine.node.network.opt_out)?;
+            machine.opt_outs.enforce(guard)?;
             guard.keep_only(&cgroups)?;
             guard.attach()?;
+        }
+        // Capsules that run are left as they are; none is made until it is in force.
+        if let Err(error) = machine.bandwidth.begin() {
+            bandwidth::tell(&self.node, Some(error.to_string()));
         }
         Ok(())
     }

@@ -16,7 +16,9 @@ use plab_sandbox::view::{EtcFiles, Storage, Template, TemplateSpec};
 use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, memfd_create, openat};
 
 use crate::accounts::Accounts;
+use crate::bandwidth::Bandwidth;
 use crate::disk::Disk;
+use crate::opt_outs::OptOuts;
 use crate::paths::Paths;
 use crate::ports::Ports;
 
@@ -49,6 +51,10 @@ pub struct Machine {
     pub guard: Result<NetworkGuard, String>,
     /// Whose ports are whose.
     pub ports: Ports,
+    /// How much is sent and received.
+    pub bandwidth: Bandwidth,
+    /// Where nothing is sent.
+    pub opt_outs: OptOuts,
     /// What the kernel offers.
     pub offered: Offered,
     /// The capsule-init program, open.
@@ -74,10 +80,13 @@ impl Machine {
             KernelError::new("open capsule-init", init.display(), error)
                 .hint("it is installed beside plabd; --capsule-init says where else")
         })?;
-        let tree = CgroupTree::open(&tree_name(&paths.root), place)?;
+        let tree_name = tree_name(&paths.root);
+        let tree = CgroupTree::open(&tree_name, place)?;
         let guard = NetworkGuard::load(&tree).map_err(|error| error.to_string());
         let offered = Offered::probe(&tree, guard.is_ok());
         let ports = Ports::new([&node.network.own_ports[..], &node.network.open_loopback].concat(), &paths);
+        let bandwidth = Bandwidth::new(&tree_name, node.bandwidth.clone(), guard.is_ok());
+        let opt_outs = OptOuts::new(&node.network.opt_out);
         let etc = EtcFiles::new(node.view.etc.clone());
         let own = |paths: &[AbsolutePath]| paths.iter().map(|path| path.as_path().to_owned()).collect();
         let spec = TemplateSpec {
@@ -104,6 +113,8 @@ impl Machine {
             accounts,
             guard,
             ports,
+            bandwidth,
+            opt_outs,
             offered,
             init: opened,
             skeleton_etc: spec.skeleton.join("etc"),

@@ -3,6 +3,7 @@
 mod accounts;
 mod admission;
 mod audit;
+mod bandwidth;
 mod boots;
 mod capsule;
 mod clock;
@@ -18,11 +19,13 @@ mod ledger_watch;
 mod machine;
 mod network;
 mod node;
+mod opt_outs;
 mod paths;
 mod peer;
 mod ports;
 mod power;
 mod pulse;
+mod routes;
 mod sessions;
 mod slice;
 mod watched;
@@ -196,6 +199,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     tokio::task::spawn_local(clock::follow(Rc::clone(&node)));
     tokio::task::spawn_local(power::follow(Rc::clone(&node)));
     tokio::task::spawn_local(flows::follow(Rc::clone(&node)));
+    tokio::task::spawn_local(bandwidth::follow(Rc::clone(&node)));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -219,6 +223,10 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     end(&node).await;
     node.flows.close().await;
     std::fs::remove_file(node.machine.paths.control()).ok();
+    // Without slices the site's link is nobody's to share: limits go as they came, for the next plabd to put back.
+    if drain_on_exit || node.drained.get() {
+        node.machine.bandwidth.end()?;
+    }
     if drain_on_exit {
         node.machine.ports.end()?;
         node.machine.tree.remove_bases()?;

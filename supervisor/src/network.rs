@@ -19,6 +19,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, timeout_at};
 
 use crate::node::Node;
+use crate::routes;
 use crate::watched::watched;
 
 /// The wait of a node whose file does not say one, on a machine of its own.
@@ -47,7 +48,7 @@ pub async fn begin(node: &Rc<Node>, settled: Option<Network>) {
     }
     let address = node.machine.node.address;
     // Before the look: what changes in between is then told.
-    let looked = Changes::open().and_then(|changes| Ok((is_up(address)?, changes)));
+    let looked = Changes::open(GROUPS).and_then(|changes| Ok((is_up(address)?, changes)));
     match looked {
         Ok((true, _)) => record(node, Network::Up).await,
         Ok((false, changes)) => {
@@ -118,26 +119,39 @@ fn unknown(error: &std::io::Error) -> String {
     )
 }
 
-/// What the kernel says about interfaces, addresses and routes.
-struct Changes(AsyncFd<OwnedFd>);
+/// What the kernel says about interfaces, addresses, routes and queues.
+pub struct Changes(AsyncFd<OwnedFd>);
 
 impl Changes {
-    fn open() -> std::io::Result<Self> {
+    /// Listens to these multicast groups of rtnetlink(7).
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn open(groups: i32) -> std::io::Result<Self> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?;
-        bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &NetlinkAddr::new(0, GROUPS.cast_unsigned()))?;
+        bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &NetlinkAddr::new(0, groups.cast_unsigned()))?;
         Ok(Self(watched(socket, Interest::READABLE)?))
     }
 
     /// Waits until the network is up.
     async fn until_up(&self, address: Option<Ipv4Addr>) -> std::io::Result<()> {
         while !is_up(address)? {
-            let mut ready = self.0.readable().await?;
-            // Only that something came counts. ENOBUFS says that more came than there was room for.
-            let mut scrap = [0_u8; 8192];
-            while !matches!(rustix::io::read(&self.0, &mut scrap), Err(rustix::io::Errno::AGAIN)) {}
-            ready.clear_ready();
+            self.changed().await?;
         }
+        Ok(())
+    }
+
+    /// Waits until something has changed.
+    ///
+    /// # Errors
+    /// The kernel cannot be listened to any more.
+    pub async fn changed(&self) -> std::io::Result<()> {
+        let mut ready = self.0.readable().await?;
+        // Only that something came counts. ENOBUFS says that more came than there was room for.
+        let mut scrap = [0_u8; 8192];
+        while !matches!(rustix::io::read(&self.0, &mut scrap), Err(rustix::io::Errno::AGAIN)) {}
+        ready.clear_ready();
         Ok(())
     }
 }
@@ -154,39 +168,14 @@ fn is_up(address: Option<Ipv4Addr>) -> std::io::Result<bool> {
         Some(address) => addresses.any(|have| have == address),
         None => {
             addresses.any(|have| !have.is_loopback() && !have.is_link_local())
-                && has_default_route(&std::fs::read_to_string("/proc/self/net/route")?)
+                && !routes::ipv4_defaults()?.is_empty()
         }
-    })
-}
-
-/// Whether the kernel's table (proc_net(5)) has an IPv4 default route that is up.
-fn has_default_route(table: &str) -> bool {
-    table.lines().skip(1).any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let up = fields
-            .get(3)
-            .and_then(|flags| u16::from_str_radix(flags, 16).ok())
-            .is_some_and(|flags| flags & libc::RTF_UP != 0 && flags & libc::RTF_REJECT == 0);
-        up && fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000")
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const HEAD: &str = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n";
-
-    #[test]
-    fn a_default_route_is_one_to_everywhere_that_is_up() {
-        let has = |line: &str| has_default_route(&format!("{HEAD}{line}\n"));
-        assert!(has("eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000000\t0\t0\t0"));
-        assert!(!has("eth0\t00000000\t010011AC\t0002\t0\t0\t0\t00000000\t0\t0\t0"), "not up");
-        assert!(!has("*\t00000000\t00000000\t0201\t0\t0\t0\t00000000\t0\t0\t0"), "unreachable");
-        assert!(!has("eth0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0"), "a network");
-        assert!(!has("eth0\t00000000\t010011AC\t0003\t0\t0\t0\t00000080\t0\t0\t0"), "half the world");
-        assert!(!has_default_route(""));
-    }
 
     #[test]
     fn an_address_for_documentation_is_on_no_interface() {

@@ -4,12 +4,14 @@ pub mod leftovers;
 pub mod login;
 pub mod machine;
 pub mod measure;
+pub mod netns;
 pub mod node;
 pub mod pty;
 pub mod slices;
 pub mod wait;
 
 pub use machine::Machine;
+pub use netns::Netns;
 pub use node::{Output, TestNode, binary};
 pub use pty::Pty;
 pub use slices::Neighbour;

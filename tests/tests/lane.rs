@@ -62,6 +62,8 @@ struct Network {
     bpf: bool,
     /// A socket can be closed by somebody else.
     close_sockets: bool,
+    /// What is sent and received can be limited.
+    shaping: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -171,6 +173,17 @@ fn network(want: &Network, missing: &mut Missing) {
             format!("BPF programs on control groups (CONFIG_CGROUP_BPF, CONFIG_BPF_JIT): {found}")
         });
     }
+    if want.shaping {
+        let netns = plab_tests::Netns::new();
+        let tried = netns.command("sh").args(["-e", "-c", SHAPING]).output().expect("start sh");
+        missing.unless(tried.status.success(), || {
+            let said = String::from_utf8_lossy(&tried.stderr).trim().replace('\n', "; ");
+            format!(
+                "limits on traffic (CONFIG_NET_SCH_HTB, _INGRESS, CONFIG_NET_CLS_U32, CONFIG_NET_ACT_MIRRED, \
+                 CONFIG_IFB, CONFIG_VETH): {said}"
+            )
+        });
+    }
     if want.close_sockets {
         let closed = closes_a_socket();
         missing.unless(closed.is_ok(), || {
@@ -178,6 +191,14 @@ fn network(want: &Network, missing: &mut Missing) {
         });
     }
 }
+
+/// What limits are made of, in a network namespace of this test's own.
+const SHAPING: &str = "ip link add veth0 type veth peer name veth1
+    ip link add plabifb type ifb
+    tc qdisc add dev veth0 root handle 1: htb
+    tc class add dev veth0 parent 1: classid 1:1 htb rate 1mbit
+    tc qdisc add dev veth0 ingress
+    tc filter add dev veth0 parent ffff: protocol all u32 match u32 0 0 action mirred egress redirect dev plabifb";
 
 /// Closes a socket of this very process through sock_diag.
 fn closes_a_socket() -> Result<(), String> {

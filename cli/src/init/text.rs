@@ -63,6 +63,12 @@ uids = "{uids}"
 # A definition's `[view] paths` must lie within one of these. [] permits none.
 #allow = [{allow}]
 
+# The most that the node sends and receives, slices and its own traffic together: "500Kbit", "10Mbit". No limit unless
+# said. On the interfaces of the default routes; others: interfaces = ["eth0"]. `plab bandwidth` sets it live.
+[bandwidth]
+# out = "10Mbit"
+# in = "10Mbit"
+
 # The audit trail goes to this socket.
 [audit]
 syslog = "{syslog}"

@@ -19,7 +19,7 @@ use crate::text::read_text;
 use crate::view::ViewPath;
 
 /// Every key a definition may have.
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 31] = [
     "name",
     "contact",
     "keys",
@@ -48,6 +48,7 @@ const KEYS: [&str; 30] = [
     "network",
     "network.ports",
     "network.raw",
+    "network.rate",
     "disk",
     "software",
 ];

@@ -44,6 +44,9 @@ impl Definition {
         out.table("network");
         out.list("ports", self.network.ports.iter().map(|range| quote(&range.to_string())));
         out.list("raw", self.network.raw.iter().map(|protocol| quote(protocol.name())));
+        if let Some(rate) = self.network.rate {
+            out.line("rate", quote(&rate.to_string()));
+        }
         out.table("seccomp");
         out.line("profile", quote(&self.seccomp.profile));
         out.table("control");

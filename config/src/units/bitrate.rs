@@ -7,7 +7,11 @@ use super::{serde_as_text, split_digits};
 use crate::ValueError;
 
 /// What a rate looks like, for error messages.
-const EXPECTED: &str = "a rate such as \"10Mbit\"";
+pub(crate) const EXPECTED: &str = "a rate such as \"10Mbit\"";
+
+/// What can be a limit: below the first a packet takes seconds, above the second no interface goes.
+const LEAST: BitRate = BitRate(8_000);
+const MOST: BitRate = BitRate(1_000_000_000_000);
 
 /// Units in bits per second, largest first. Decimal, as everywhere in networking.
 const UNITS: [(&str, u64); 4] = [("Gbit", 1_000_000_000), ("Mbit", 1_000_000), ("Kbit", 1_000), ("bit", 1)];
@@ -26,6 +30,18 @@ impl BitRate {
     /// Zero.
     pub fn from_bits_per_second(bits: u64) -> Result<Self, ValueError> {
         if bits == 0 { Err(ValueError::because(EXPECTED, "a rate is not zero")) } else { Ok(Self(bits)) }
+    }
+
+    /// The rate, if something can be limited to it.
+    ///
+    /// # Errors
+    /// It is below `8Kbit` or above `1000Gbit`.
+    pub fn as_limit(self) -> Result<Self, ValueError> {
+        if (LEAST..=MOST).contains(&self) {
+            Ok(self)
+        } else {
+            Err(ValueError::expected(format!("a rate from \"{LEAST}\" to \"{MOST}\"")))
+        }
     }
 
     /// The rate in bits per second.

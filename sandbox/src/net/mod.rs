@@ -1,5 +1,5 @@
 //! What the kernel holds capsules to on the network that they share: ports as property, opt-outs, the node's services out
-//! of reach.
+//! of reach, rates.
 //!
 //! The programs (`bpf/`) are attached to the cgroup above every capsule's and live as long as it does: neither plabd's end
 //! nor a new plabd leaves a moment without them. What they know of each capsule and each port is in maps, which the
@@ -11,9 +11,14 @@ mod layout;
 mod object;
 mod owners;
 mod reserved;
+mod rtnetlink;
+mod shaping;
 mod sockets;
+mod tc;
 
 pub use guard::{Closed, NetworkGuard};
 pub use layout::{CapsuleState, Refusals};
 pub use reserved::ReservedPorts;
+pub use shaping::{ClassId, Plan, Shaper, TrafficCounts};
 pub use sockets::{InetSocket, SocketTable};
+pub use tc::ClassCounts;

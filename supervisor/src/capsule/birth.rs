@@ -53,9 +53,10 @@ pub fn birth(
     cgroup.freeze(false)?;
     cgroup.set(&wishes::limits(definition, &machine.offered))?;
     let oom = cgroup.oom_event()?;
+    machine.bandwidth.place(uid, definition.network.rate)?;
     // Until its cgroup is known to the network's programs it could not even make a socket.
     if let Some(guard) = machine.required_guard()? {
-        guard.admit(cgroup.id()?, wishes::network(definition, uid))?;
+        guard.admit(cgroup.id()?, wishes::network(definition, uid, machine))?;
     }
 
     machine.storage.create(slice, uid)?;

@@ -78,15 +78,16 @@ pub fn network(
     definition: &Definition,
     uid: u32,
 ) -> Result<Vec<Row>, KernelError> {
-    match machine.guard() {
-        Some(guard) => guard.verify(
+    let mut rows = machine.bandwidth.verify(uid)?;
+    if let Some(guard) = machine.guard() {
+        rows.extend(guard.verify(
             cgroup.unified(),
             cgroup.id()?,
-            wishes::network(definition, uid),
+            wishes::network(definition, uid, machine),
             &definition.network.ports,
-        ),
-        None => Ok(Vec::new()),
+        )?);
     }
+    Ok(rows)
 }
 
 fn cgroup_rows(

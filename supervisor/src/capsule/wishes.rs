@@ -22,9 +22,11 @@ pub fn limits(definition: &Definition, offered: &Offered) -> Limits {
 }
 
 /// What the network's programs know of it.
-pub fn network(definition: &Definition, uid: u32) -> CapsuleState {
+pub fn network(definition: &Definition, uid: u32, machine: &Machine) -> CapsuleState {
     let sctp = definition.network.ports.iter().any(|range| range.transport() == Transport::Sctp);
-    CapsuleState { uid, classid: 0, sctp }
+    // Also where nothing is limited yet: a limit that is set later finds each packet in its class.
+    let classid = machine.bandwidth.class(uid).map_or(0, |class| class.get());
+    CapsuleState { uid, classid, sctp }
 }
 
 /// The TCP ports that Landlock is to hold the capsule to, where nothing better does.
@@ -62,6 +64,7 @@ pub fn resources(definition: &Definition, uid: u32, node: &NodeFile) -> String {
             .collect(),
         ports: definition.network.ports.iter().map(ToString::to_string).collect(),
         raw: definition.network.raw.iter().map(ToString::to_string).collect(),
+        rate: definition.network.rate.map(|rate| rate.bits_per_second()),
         seccomp: definition.seccomp.profile.to_string(),
         ..ResourceDescription::default()
     }

@@ -85,6 +85,10 @@ pub fn check(caller: &Caller, request: &Request) -> Result<(), ErrorReply> {
         | Request::Events { .. }
         | Request::Usage
         | Request::Ports { .. }
+        | Request::Bandwidth
+        | Request::SetBandwidth { .. }
+        | Request::OptOuts
+        | Request::ChangeOptOut { .. }
         | Request::Drain { .. }
         | Request::Boots { .. }
         | Request::Planned
@@ -137,6 +141,10 @@ mod tests {
             (Request::Events { since: 0, slice: Some(slice()), follow: false }, false),
             (Request::Usage, false),
             (Request::Ports { slice: Some(slice()) }, false),
+            (Request::Bandwidth, false),
+            (Request::SetBandwidth { out: None, incoming: None }, false),
+            (Request::OptOuts, false),
+            (Request::ChangeOptOut { prefix: "192.0.2.0/24".into(), add: false }, false),
             (Request::Drain { for_shutdown: false }, false),
             (Request::Boots { last: 1 }, false),
             (Request::Planned, false),

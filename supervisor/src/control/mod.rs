@@ -10,9 +10,11 @@
 //! | [`status`] | showing slices |
 
 mod authority;
+mod bandwidth;
 mod connection;
 mod flows;
 mod machine;
+mod opt_outs;
 mod ports;
 mod requests;
 mod server;

@@ -42,6 +42,11 @@ pub fn describe(request: &Request) -> String {
         Request::Events { .. } => "events".into(),
         Request::Usage => "usage".into(),
         Request::Ports { slice } => format!("ports {}", slice.as_deref().unwrap_or("")),
+        Request::Bandwidth | Request::SetBandwidth { .. } => "bandwidth".into(),
+        Request::OptOuts => "opt-out".into(),
+        Request::ChangeOptOut { prefix, add } => {
+            format!("opt-out {} {prefix}", if *add { "add" } else { "remove" })
+        }
         Request::Drain { for_shutdown: false } => "drain".into(),
         Request::Drain { for_shutdown: true } => "drain for shutdown".into(),
         Request::Boots { .. } => "boots".into(),
@@ -74,6 +79,10 @@ pub async fn serve(
         Request::Thaw { slice } => command(node, caller, &slice, "thaw", Command::Thaw).await,
         Request::Apply { text, origin } => apply(node, caller, &text, &origin).await,
         Request::Remove { slice } => remove(node, caller, &slice).await,
+        Request::Bandwidth => super::bandwidth::show(node).await,
+        Request::SetBandwidth { out, incoming } => super::bandwidth::set(node, caller, out, incoming).await,
+        Request::OptOuts => super::opt_outs::show(node),
+        Request::ChangeOptOut { prefix, add } => super::opt_outs::change(node, caller, &prefix, add).await,
         request @ (Request::Drain { .. }
         | Request::Boots { .. }
         | Request::Planned

@@ -44,7 +44,9 @@ pub fn node(node: &Rc<Node>, caller: &Caller, one: Option<&str>, verify: bool) -
 fn problems(node: &Node) -> Vec<String> {
     let trouble = node.ledger.trouble().borrow().clone();
     let trouble = trouble.map(|trouble| crate::ledger_watch::describe(&trouble, node.ledger.path()));
-    trouble.into_iter().chain(node.clock.doubt()).chain(node.births_held()).collect()
+    let bandwidth =
+        node.machine.bandwidth.problem().map(|problem| format!("not every limit is in force: {problem}"));
+    trouble.into_iter().chain(node.clock.doubt()).chain(node.births_held()).chain(bandwidth).collect()
 }
 
 fn refused(node: &Node) -> Vec<RefusedDefinition> {

@@ -212,9 +212,12 @@ impl Task {
         accounts.withdraw(&self.slice.name, self.uid()).map_err(|error| error.to_string())?;
         self.end_outsiders(&BTreeSet::new()).await.map_err(|error| error.to_string())?;
         self.account = None;
-        let (machine, name) = (Arc::clone(&self.node.machine), self.slice.name.clone());
-        let released =
-            tokio::task::spawn_blocking(move || machine.ports.release(machine.guard(), &name)).await;
+        let (machine, name, uid) = (Arc::clone(&self.node.machine), self.slice.name.clone(), self.uid());
+        let release = move || {
+            machine.ports.release(machine.guard(), &name)?;
+            machine.bandwidth.release(uid)
+        };
+        let released = tokio::task::spawn_blocking(release).await;
         released.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
         self.node.ledger.forget(self.slice.name.clone()).await.map_err(|error| error.to_string())?;
         self.row = None;

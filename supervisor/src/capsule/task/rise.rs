@@ -254,10 +254,12 @@ impl Task {
         }
         let (machine, slice) = (Arc::clone(&self.node.machine), self.slice.name.clone());
         let limits = wishes::limits(definition, &machine.offered);
-        let network = wishes::network(definition, self.uid());
+        let network = wishes::network(definition, self.uid(), &machine);
+        let (uid, rate) = (self.uid(), definition.network.rate);
         // Lowering memory makes the kernel reclaim first, which can take its time.
         let set = tokio::task::spawn_blocking(move || match machine.tree.capsule_cgroup(&slice)? {
             Some(cgroup) => {
+                machine.bandwidth.place(uid, rate)?;
                 if let Some(guard) = machine.guard() {
                     guard.admit(cgroup.id()?, network)?;
                 }
