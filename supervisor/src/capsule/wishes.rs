@@ -1,10 +1,11 @@
 //! A definition in the sandbox's terms.
 
-use plab_config::{Definition, NodeFile, Transport};
+use plab_config::{Definition, NodeFile, RawProtocol, Transport};
 use plab_control_scripts::{ResourceDescription, SliceNode};
 use plab_sandbox::cgroup::Limits;
 use plab_sandbox::message::Times;
 use plab_sandbox::net::CapsuleState;
+use plab_sandbox::privileges::Kept;
 use plab_sandbox::probe::Offered;
 
 use crate::machine::Machine;
@@ -24,7 +25,19 @@ pub fn limits(definition: &Definition, offered: &Offered) -> Limits {
 /// What the network's programs know of it.
 pub fn network(definition: &Definition, uid: u32) -> CapsuleState {
     let sctp = definition.network.ports.iter().any(|range| range.transport() == Transport::Sctp);
-    CapsuleState { uid, classid: 0, sctp }
+    let raw = |protocol| definition.network.raw.contains(&protocol);
+    CapsuleState {
+        uid,
+        classid: 0,
+        sctp,
+        raw_icmp: raw(RawProtocol::Icmp),
+        raw_icmp6: raw(RawProtocol::Icmpv6),
+    }
+}
+
+/// What capability its processes have.
+pub fn kept(definition: &Definition) -> Kept {
+    if definition.network.raw.is_empty() { Kept::Nothing } else { Kept::RawSockets }
 }
 
 /// The TCP ports that Landlock is to hold the capsule to, where nothing better does.
