@@ -150,8 +150,8 @@ fn read_raw(list: &Item<'_, '_>) -> Vec<RawProtocol> {
         return Vec::new();
     };
     let raw: Vec<RawProtocol> = items.iter().filter_map(Item::read).collect();
-    if !items.is_empty() {
-        list.refuse("raw sockets are not enforced by this node yet");
+    if raw.iter().any(|protocol| matches!(protocol, RawProtocol::Udp | RawProtocol::Tcp)) {
+        list.refuse("raw sockets of udp and tcp are not enforced by this node yet; icmp and icmpv6 are");
     }
     raw
 }

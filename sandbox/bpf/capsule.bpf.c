@@ -13,6 +13,7 @@
 #include "helpers.h"
 #include "local.h"
 #include "state.h"
+#include "raw.h"
 
 #define REFUSE 0
 #define PASS 1
@@ -54,7 +55,7 @@ INLINE int class_of(__u32 protocol)
 	}
 }
 
-/* Only sockets whose packets are understood below. Raw sockets are not among them. */
+/* Only sockets whose packets are understood below; raw ones for who was granted their protocol. */
 SECTION("cgroup/sock_create")
 int plab_sock(struct bpf_sock *ctx)
 {
@@ -62,6 +63,13 @@ int plab_sock(struct bpf_sock *ctx)
 
 	if (!capsule)
 		return REFUSE;
+	if (ctx->type == SOCK_RAW_TYPE) {
+		if (ctx->family == AF_INET && ctx->protocol == PROTO_ICMP && (capsule->flags & CAPSULE_RAW_ICMP))
+			return PASS;
+		if (ctx->family == AF_INET6 && ctx->protocol == PROTO_ICMPV6 && (capsule->flags & CAPSULE_RAW_ICMP6))
+			return PASS;
+		goto refuse;
+	}
 	if (ctx->type != SOCK_STREAM && ctx->type != SOCK_DGRAM && ctx->type != SOCK_SEQPACKET)
 		goto refuse;
 	switch (ctx->protocol) {
@@ -225,6 +233,7 @@ int plab_setopt(struct bpf_sockopt *ctx)
 {
 	struct capsule *capsule;
 	int refuse = 0;
+	int length;
 
 	if (ctx->level == 0)
 		refuse = ctx->optname == 4 /* IP_OPTIONS */ || ctx->optname == 15 /* IP_FREEBIND */ ||
@@ -232,14 +241,19 @@ int plab_setopt(struct bpf_sockopt *ctx)
 	else if (ctx->level == 41)
 		refuse = ctx->optname == 5 /* IPV6_2292RTHDR */ || ctx->optname == 57 /* IPV6_RTHDR */ ||
 			 ctx->optname == 75 /* IPV6_TRANSPARENT */ || ctx->optname == 78 /* IPV6_FREEBIND */;
-	if (refuse) {
+	if (refuse || is_raw_option(ctx)) {
 		capsule = capsule_of(current_cgroup_id());
 		if (capsule)
 			COUNT_REFUSAL(capsule, other);
 		return REFUSE;
 	}
-	/* The kernel is to take the caller's own data, all of it, and not the first page that was copied for this. */
-	ctx->optlen = 0;
+	/*
+	 * The kernel is to take the caller's own data, all of it, and not the first page that was copied for this; or with -1
+	 * it is not asked. One store: the kernel takes no pointer into the context that was chosen between two.
+	 */
+	length = is_recverr(ctx) ? -1 : 0;
+	asm volatile("" : "+r"(length));
+	ctx->optlen = length;
 	return PASS;
 }
 
@@ -308,6 +322,8 @@ int plab_egress(struct __sk_buff *skb)
 		return REFUSE;
 	if (capsule->classid)
 		skb->priority = capsule->classid;
+	if ((capsule->flags & CAPSULE_RAW) && !may_leave_raw(skb, capsule))
+		goto other;
 	if (skb->protocol == htons(ETHERTYPE_IP)) {
 		__u32 addresses[2];
 		__u8 first, protocol;
@@ -340,8 +356,13 @@ int plab_egress(struct __sk_buff *skb)
 	} else {
 		goto other;
 	}
-	if (packet.protocol == PROTO_ICMP || packet.protocol == PROTO_ICMPV6)
-		return PASS;
+	if (packet.protocol == PROTO_ICMP || packet.protocol == PROTO_ICMPV6) {
+		const __u32 *remote = packet.v6 ? packet.tuple.ipv6.daddr : &packet.tuple.ipv4.daddr;
+
+		if (may_ping(skb, capsule, packet.protocol, packet.v6, remote, offset))
+			return PASS;
+		goto other;
+	}
 	class = class_of(packet.protocol);
 	/* Neither does an extension header pass: the kernel lets none but a routing header be sent without privilege. */
 	if (class < 0 || read_transport(skb, &packet, offset))
@@ -372,6 +393,19 @@ opt_out:
 other:
 	COUNT_REFUSAL(capsule, other);
 	return REFUSE;
+}
+
+/* Every packet before a capsule's socket gets it. */
+SECTION("cgroup_skb/ingress")
+int plab_ingress(struct __sk_buff *skb)
+{
+	struct capsule *capsule = capsule_of(skb_cgroup_id(skb));
+
+	if (!capsule)
+		return REFUSE;
+	if ((capsule->flags & CAPSULE_RAW) && !may_hear(skb, capsule))
+		return REFUSE;
+	return PASS;
 }
 
 SECTION("license") const char licence[] = "Dual BSD/GPL";

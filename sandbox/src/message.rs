@@ -93,6 +93,9 @@ pub struct Setup {
     /// The TCP ports that Landlock lets it bind; none if ports are not Landlock's to hold, because BPF programs do.
     #[serde(default)]
     pub tcp_ports: Option<Vec<u16>>,
+    /// It keeps CAP_NET_RAW; see [`crate::privileges::Kept`].
+    #[serde(default)]
+    pub raw: bool,
     /// Directories with programs and data that the capsule may read and execute, as seen inside.
     pub readable: Vec<String>,
     /// What of the definition can only change by a new capsule; handed back in [`State::birthmark`], so that a

@@ -6,6 +6,7 @@ use procfs::ProcError;
 use procfs::process::{Process, Status};
 
 use crate::error::KernelError;
+use crate::privileges::Kept;
 
 /// One thing read back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +32,14 @@ const OWN_NAMESPACES: [&str; 4] = ["mnt", "pid", "ipc", "cgroup"];
 ///
 /// # Errors
 /// The process is gone, or `/proc` cannot be read.
-pub fn process(pid: i32, uid: u32) -> Result<Vec<Row>, KernelError> {
+pub fn process(pid: i32, uid: u32, kept: Kept) -> Result<Vec<Row>, KernelError> {
     let source = format!("/proc/{pid}/status");
     let failed = |error: ProcError| {
         KernelError::new("read back", &source, std::io::Error::other(error.to_string()))
             .hint("the process may have ended in the meantime; see the slice's events")
     };
     let status = Process::new(pid).and_then(|process| process.status()).map_err(failed)?;
-    let mut rows = privileges(&status, uid, &source);
+    let mut rows = privileges(&status, uid, kept, &source);
     let adjustment = crate::oom::adjustment(&pid.to_string())?;
     rows.push(Row {
         layer: "privileges",
@@ -66,7 +67,7 @@ pub fn process(pid: i32, uid: u32) -> Result<Vec<Row>, KernelError> {
     Ok(rows)
 }
 
-fn privileges(status: &Status, uid: u32, source: &str) -> Vec<Row> {
+fn privileges(status: &Status, uid: u32, kept: Kept, source: &str) -> Vec<Row> {
     let row = |layer, what: &str, asked: String, in_force: String| Row {
         layer,
         what: what.into(),
@@ -77,6 +78,7 @@ fn privileges(status: &Status, uid: u32, source: &str) -> Vec<Row> {
     };
     let four = |a, b, c, d| format!("{a} {b} {c} {d}");
     let number = |value: Option<u64>| value.map_or_else(|| "unknown".to_owned(), |value| value.to_string());
+    let kept = format!("{:x}", kept.mask());
     let groups = status.groups.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     vec![
         row(
@@ -92,19 +94,19 @@ fn privileges(status: &Status, uid: u32, source: &str) -> Vec<Row> {
             four(status.rgid, status.egid, status.sgid, status.fgid),
         ),
         row("privileges", "groups", "none".into(), if groups.is_empty() { "none".into() } else { groups }),
-        row("privileges", "capabilities permitted", "0".into(), format!("{:x}", status.capprm)),
+        row("privileges", "capabilities permitted", kept.clone(), format!("{:x}", status.capprm)),
         row("privileges", "capabilities effective", "0".into(), format!("{:x}", status.capeff)),
-        row("privileges", "capabilities inheritable", "0".into(), format!("{:x}", status.capinh)),
+        row("privileges", "capabilities inheritable", kept.clone(), format!("{:x}", status.capinh)),
         row(
             "privileges",
             "capabilities bounding",
-            "0".into(),
+            kept.clone(),
             status.capbnd.map_or_else(|| "unknown".into(), |set| format!("{set:x}")),
         ),
         row(
             "privileges",
             "capabilities ambient",
-            "0".into(),
+            kept,
             status.capamb.map_or_else(|| "unknown".into(), |set| format!("{set:x}")),
         ),
         row("privileges", "no_new_privs", "1".into(), number(status.nonewprivs)),

@@ -101,6 +101,13 @@ fn refusals(definition: &Definition, node: &NodeFile, offered: &Offered) -> Vec<
             refusals.push(refusal(definition, feature.name(), reason));
         }
     }
+    // Not for `degrade` to allow: with the capability and without the programs it would hear everybody.
+    if !definition.network.raw.is_empty() && !offered.network_bpf {
+        let reason = format!(
+            "{name}: raw sockets are held by BPF programs, which this node has not; see `plab check`"
+        );
+        refusals.push(refusal(definition, "network.raw", reason));
+    }
     refusals
 }
 
@@ -141,6 +148,17 @@ mod tests {
             "nobody asked"
         );
         assert!(refusals(&high, &node("\"memory.high\""), &without).is_empty());
+    }
+
+    #[test]
+    fn raw_sockets_are_never_held_by_nothing() {
+        let lax = node("\"network.bpf\"");
+        let without = Offered { network_bpf: false, ..ALL };
+        let raw = definition("max = \"64M\"\n[network]\nraw = [\"icmp\"]", &lax);
+        assert!(refusals(&raw, &lax, &ALL).is_empty());
+        let refused = refusals(&raw, &lax, &without);
+        assert!(refused.len() == 1 && refused[0].to_string().contains("network.raw"), "{refused:?}");
+        assert!(refusals(&definition("max = \"64M\"", &lax), &lax, &without).is_empty());
     }
 
     #[test]

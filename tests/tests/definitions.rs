@@ -198,7 +198,7 @@ fn a_bad_edit_keeps_the_last_good_word() {
     assert_eq!(in_force(&node, "site_a", "memory.max"), (32 << 20).to_string());
     // What the node cannot hold is no better than what it cannot read.
     let (more, refused, why) = if memory_is_on_v2() {
-        ("[memory]\nmax = \"48M\"\n[network]\nraw = [\"icmp\"]", "network.raw", "not enforced")
+        ("[memory]\nmax = \"48M\"\n[network]\nraw = [\"tcp\"]", "network.raw", "not enforced")
     } else {
         ("[memory]\nhigh = \"16M\"\nmax = \"48M\"", "memory.high", "degrade")
     };
@@ -219,8 +219,8 @@ fn what_a_definition_may_not_say_is_refused_with_the_reason() {
     let node = TestNode::start("definitions-refused");
     for (more, saying) in [
         (
-            "[network]\nraw = [\"icmp\"]",
-            "network.raw: refused; raw sockets are not enforced by this node yet",
+            "[network]\nraw = [\"tcp\"]",
+            "network.raw: refused; raw sockets of udp and tcp are not enforced by this node yet",
         ),
         ("[disk]\nspace = \"1G\"", "disk: refused; not enforced by this node yet"),
         ("[software]\narchive = \"a\"", "software: refused; not enforced by this node yet"),
@@ -307,7 +307,7 @@ fn limits_change_live_and_what_cannot_is_announced() {
     // What a running capsule cannot change.
     node.define("site_a", "[seccomp]\nprofile = \"strict\"");
     assert_ne!(node.pid("site_a"), pid);
-    node.await_event("site_a", "restart-needed", "view or seccomp profile changed");
+    node.await_event("site_a", "restart-needed", "view, seccomp profile or raw sockets changed");
     node.await_lines("site_a", "started", 2);
     assert_eq!(node.verified("site_a", "profile strict")["ok"], true);
     let pid = node.pid("site_a");

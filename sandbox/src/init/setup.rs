@@ -14,7 +14,7 @@ use super::skel;
 use crate::error::{KernelError, Tried};
 use crate::landlock_rules::{Rules, restrict};
 use crate::message::Setup;
-use crate::privileges::{ProcessLimits, drop_to, limit_process};
+use crate::privileges::{Kept, ProcessLimits, drop_to, limit_process};
 use crate::seccomp::CompiledProfile;
 use crate::view::{OwnMounts, StorageMounts, attach};
 
@@ -61,7 +61,8 @@ pub(super) fn become_capsule(setup: Setup, fds: Vec<OwnedFd>) -> Result<Capsule,
         open_files: setup.open_files,
         pending_signals: setup.tasks.saturating_mul(8),
     })?;
-    drop_to(setup.uid)?;
+    let kept = if setup.raw { Kept::RawSockets } else { Kept::Nothing };
+    drop_to(setup.uid, kept)?;
 
     let home_path = format!("/home/{}", setup.slice);
     let home = open_home(&home_path)?;
@@ -80,6 +81,9 @@ pub(super) fn become_capsule(setup: Setup, fds: Vec<OwnedFd>) -> Result<Capsule,
     rustix::net::listen(&listener, 8).tried("listen on", "the capsule's socket")?;
 
     // Layer 6.
+    if setup.raw {
+        crate::seccomp::fence_families().tried("keep to socket families", "a capsule with CAP_NET_RAW")?;
+    }
     profile.install().tried("install", "the seccomp profile")?;
     Ok(Capsule { slice: setup.slice, node: setup.node, birthmark: setup.birthmark, listener, home })
 }

@@ -10,14 +10,14 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, unlinkat};
 use rustix::io::Errno;
 
 use crate::error::{KernelError, Tried};
-use crate::privileges::{ProcessLimits, drop_to, limit_process};
+use crate::privileges::{Kept, ProcessLimits, drop_to, limit_process};
 
 /// Directories kept open on the way down.
 const DEPTH: usize = 64;
 
 pub(super) fn run(uid: u32, landlock_abi: i32, targets: &[OwnedFd]) -> Result<u64, KernelError> {
     limit_process(ProcessLimits { open_files: 256, pending_signals: 64 })?;
-    drop_to(uid)?;
+    drop_to(uid, Kept::Nothing)?;
     restrict_to(targets, landlock_abi)?;
     let mut removed = 0;
     for target in targets {

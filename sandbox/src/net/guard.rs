@@ -314,12 +314,14 @@ impl NetworkGuard {
             source: source.into(),
         };
         let show = |state: CapsuleState| {
-            let CapsuleState { uid, classid, sctp } = state;
+            let CapsuleState { uid, classid, sctp, raw_icmp, raw_icmp6 } = state;
             format!(
-                "uid {uid} class {:x}:{:x}{}",
+                "uid {uid} class {:x}:{:x}{}{}{}",
                 classid >> 16,
                 classid & 0xffff,
-                if sctp { " sctp" } else { "" }
+                if sctp { " sctp" } else { "" },
+                if raw_icmp { " raw icmp" } else { "" },
+                if raw_icmp6 { " raw icmpv6" } else { "" }
             )
         };
         let found = self.capsule(id)?.map_or_else(|| "none: nothing may be sent".to_owned(), show);

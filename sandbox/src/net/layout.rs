@@ -13,6 +13,9 @@ pub(super) const OWNER_NODE_OPEN: u32 = 0xffff_fffe;
 
 /// It has ports of SCTP.
 const CAPSULE_SCTP: u32 = 1;
+/// It may have raw sockets of ICMP, of ICMP for IPv6.
+const CAPSULE_RAW_ICMP: u32 = 2;
+const CAPSULE_RAW_ICMP6: u32 = 4;
 
 /// Structures of whole numbers without padding, as bytes.
 pub(super) trait Plain: Copy {
@@ -59,6 +62,10 @@ pub struct CapsuleState {
     pub classid: u32,
     /// Whether it has ports of SCTP, and so may have its sockets.
     pub sctp: bool,
+    /// Whether it may have raw sockets of ICMP.
+    pub raw_icmp: bool,
+    /// Whether it may have raw sockets of ICMP for IPv6.
+    pub raw_icmp6: bool,
 }
 
 impl CapsuleState {
@@ -68,13 +75,25 @@ impl CapsuleState {
     /// The structure of these bytes.
     pub(super) fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
         let [a, b, c, _] = words(bytes);
-        Self { uid: a, classid: b, sctp: c & CAPSULE_SCTP != 0 }
+        let has = |flag: u32| c & flag != 0;
+        Self {
+            uid: a,
+            classid: b,
+            sctp: has(CAPSULE_SCTP),
+            raw_icmp: has(CAPSULE_RAW_ICMP),
+            raw_icmp6: has(CAPSULE_RAW_ICMP6),
+        }
     }
 }
 
 impl Plain for CapsuleState {
     fn bytes(self) -> Vec<u8> {
-        let flags = if self.sctp { CAPSULE_SCTP } else { 0 };
+        let flags = [
+            (self.sctp, CAPSULE_SCTP),
+            (self.raw_icmp, CAPSULE_RAW_ICMP),
+            (self.raw_icmp6, CAPSULE_RAW_ICMP6),
+        ];
+        let flags = flags.into_iter().filter(|(has, _)| *has).fold(0, |all, (_, flag)| all | flag);
         [self.uid, self.classid, flags, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
     }
 }
@@ -146,7 +165,8 @@ mod tests {
     fn structures_are_as_large_as_in_c() {
         let node = NodeState { ephemeral: (32_768, 60_999), opt_outs: (3, 1) };
         assert_eq!(NodeState::from_bytes(node.bytes().try_into().expect("12 bytes")), node);
-        let state = CapsuleState { uid: 70_001, classid: 0x0001_0010, sctp: true };
+        let state =
+            CapsuleState { uid: 70_001, classid: 0x0001_0010, sctp: true, raw_icmp: true, raw_icmp6: false };
         let bytes: [u8; CapsuleState::SIZE] = state.bytes().try_into().expect("16 bytes");
         assert_eq!(CapsuleState::from_bytes(bytes), state);
         assert_eq!(prefix_key("192.0.2.0/24".parse().expect("a prefix")).len(), 8);

@@ -20,7 +20,7 @@ static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR")
 pub(super) const PROGRAMS: &str = "plab_";
 
 /// Every kind of program that this or a former release attaches.
-pub(super) const ATTACH_KINDS: [bpf_attach_type; 9] = [
+pub(super) const ATTACH_KINDS: [bpf_attach_type; 10] = [
     bpf_attach_type::BPF_CGROUP_INET_SOCK_CREATE,
     bpf_attach_type::BPF_CGROUP_INET4_BIND,
     bpf_attach_type::BPF_CGROUP_INET6_BIND,
@@ -30,6 +30,7 @@ pub(super) const ATTACH_KINDS: [bpf_attach_type; 9] = [
     bpf_attach_type::BPF_CGROUP_INET6_CONNECT,
     bpf_attach_type::BPF_CGROUP_SETSOCKOPT,
     bpf_attach_type::BPF_CGROUP_INET_EGRESS,
+    bpf_attach_type::BPF_CGROUP_INET_INGRESS,
 ];
 
 /// A program of the object, loaded.

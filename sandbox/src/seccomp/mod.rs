@@ -33,6 +33,7 @@
 mod compile;
 mod conditions;
 mod encoding;
+mod fence;
 mod install;
 mod instructions;
 mod numbers;
@@ -45,5 +46,6 @@ mod tests;
 
 pub use compile::{CompileError, compile};
 pub use encoding::DecodeError;
+pub use fence::fence_families;
 pub use install::install;
 pub use program::CompiledProfile;

@@ -11,6 +11,7 @@ use plab_sandbox::KernelError;
 use plab_sandbox::cgroup::{CapsuleCgroup, Limits};
 use plab_sandbox::landlock_rules::NEWEST_KNOWN;
 use plab_sandbox::message::{self, ExtraTree, FromInit, Go, MAX_DATAGRAM, PROTOCOL, Setup, ToInit};
+use plab_sandbox::privileges::Kept;
 use plab_sandbox::readback;
 use plab_sandbox::spawn::{Birth, Child, spawn};
 use plab_sandbox::view::detached_tree;
@@ -55,8 +56,14 @@ pub fn birth(
     let oom = cgroup.oom_event()?;
     machine.bandwidth.place(uid, definition.network.rate)?;
     // Until its cgroup is known to the network's programs it could not even make a socket.
-    if let Some(guard) = machine.required_guard()? {
-        guard.admit(cgroup.id()?, wishes::network(definition, uid, machine))?;
+    match machine.required_guard()? {
+        Some(guard) => guard.admit(cgroup.id()?, wishes::network(definition, uid, machine))?,
+        // Admission has refused it; and what has CAP_NET_RAW without the programs hears everybody.
+        None if wishes::kept(definition) == Kept::RawSockets => {
+            return Err(KernelError::new("hold to its raw sockets", slice, Errno::NOTSUP)
+                .hint("raw sockets take the BPF programs; `plab check` shows what the kernel lacks"));
+        }
+        None => {}
     }
 
     machine.storage.create(slice, uid)?;
@@ -92,6 +99,7 @@ pub fn birth(
         readable: machine.template.readable().to_vec(),
         birthmark: Birthmark::of(definition, &profile.digest, tcp_ports.as_deref()).to_string(),
         tcp_ports,
+        raw: wishes::kept(definition) == Kept::RawSockets,
         extra,
         skel: skel.is_some(),
     };
@@ -111,7 +119,11 @@ pub fn birth(
 
     // Layer 7: not what was asked for, but what is.
     let network = super::verify::network(machine, &cgroup, definition, uid)?;
-    if let Some(row) = readback::process(child.pid, uid)?.into_iter().chain(network).find(|row| !row.ok) {
+    if let Some(row) = readback::process(child.pid, uid, wishes::kept(definition))?
+        .into_iter()
+        .chain(network)
+        .find(|row| !row.ok)
+    {
         let message = format!("asked {}, in force {}", row.asked, row.in_force);
         return Err(KernelError::new(
             format!("hold {slice} to its {} ({})", row.layer, row.what),

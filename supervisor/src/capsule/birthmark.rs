@@ -10,7 +10,8 @@ use plab_config::seccomp::SeccompProfile;
 /// What a capsule was made of, or would be made of now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Birthmark {
-    /// `[view] paths`, with commas; and the TCP ports that Landlock holds it to, if it does.
+    /// `[view] paths`, with commas; and the TCP ports that Landlock holds it to, if it does; and
+    /// its raw protocols.
     view: String,
     /// The seccomp profile's name; release 0.1.0 did not write it.
     profile: Option<String>,
@@ -37,6 +38,10 @@ impl Birthmark {
         if let Some(ports) = tcp_ports {
             let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
             view.push_str(&format!(" tcp={}", ports.join(",")));
+        }
+        if !definition.network.raw.is_empty() {
+            let raw: Vec<String> = definition.network.raw.iter().map(ToString::to_string).collect();
+            view.push_str(&format!(" raw={}", raw.join(",")));
         }
         Self { view, profile: Some(definition.seccomp.profile.to_string()), digest: digest.to_owned() }
     }
@@ -101,6 +106,7 @@ mod tests {
             "view=ro:/opt/a b,ro:/opt/c profile=own seccomp=ab12",
             "view=ro:/opt/jdk seccomp=ab12",
             "view=ro:/opt/jdk tcp=80,8080 profile=default seccomp=ab12",
+            "view= raw=icmp,icmpv6 profile=default seccomp=ab12",
         ] {
             assert_eq!(mark(text).to_string(), text);
         }
@@ -121,6 +127,7 @@ mod tests {
         assert_eq!(differs("view= profile=default seccomp=new"), Difference::Wish);
         assert_eq!(differs("view= profile=default seccomp=old"), Difference::Wish);
         assert_eq!(differs("view=ro:/opt/a tcp=80 profile=default seccomp=new"), Difference::Wish);
+        assert_eq!(differs("view=ro:/opt/a raw=icmp profile=default seccomp=new"), Difference::Wish);
         // The site's own profile says what its administrator wrote.
         let own = mark("view= profile=own seccomp=new");
         assert_eq!(mark("view= profile=own seccomp=old").differs(&own), Difference::Wish);

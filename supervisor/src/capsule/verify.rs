@@ -27,7 +27,7 @@ pub fn rows(
         KernelError::new("open the cgroup of", slice, std::io::Error::from(std::io::ErrorKind::NotFound))
     })?;
     let mut rows = cgroup_rows(&cgroup, machine, definition)?;
-    let process = readback::process(pid, uid)?
+    let process = readback::process(pid, uid, wishes::kept(definition))?
         .into_iter()
         .chain(readback::view(pid, slice)?)
         .chain(network(machine, &cgroup, definition, uid)?);

@@ -1,10 +1,11 @@
 //! A definition in the sandbox's terms.
 
-use plab_config::{Definition, NodeFile, Transport};
+use plab_config::{Definition, NodeFile, RawProtocol, Transport};
 use plab_control_scripts::{ResourceDescription, SliceNode};
 use plab_sandbox::cgroup::Limits;
 use plab_sandbox::message::Times;
 use plab_sandbox::net::CapsuleState;
+use plab_sandbox::privileges::Kept;
 use plab_sandbox::probe::Offered;
 
 use crate::machine::Machine;
@@ -26,7 +27,19 @@ pub fn network(definition: &Definition, uid: u32, machine: &Machine) -> CapsuleS
     let sctp = definition.network.ports.iter().any(|range| range.transport() == Transport::Sctp);
     // Also where nothing is limited yet: a limit that is set later finds each packet in its class.
     let classid = machine.bandwidth.class(uid).map_or(0, |class| class.get());
-    CapsuleState { uid, classid, sctp }
+    let raw = |protocol| definition.network.raw.contains(&protocol);
+    CapsuleState {
+        uid,
+        classid,
+        sctp,
+        raw_icmp: raw(RawProtocol::Icmp),
+        raw_icmp6: raw(RawProtocol::Icmpv6),
+    }
+}
+
+/// What capability its processes have.
+pub fn kept(definition: &Definition) -> Kept {
+    if definition.network.raw.is_empty() { Kept::Nothing } else { Kept::RawSockets }
 }
 
 /// The TCP ports that Landlock is to hold the capsule to, where nothing better does.

@@ -250,7 +250,9 @@ impl Task {
                     );
                 }
             }
-            Difference::Wish => return self.renew("view or seccomp profile changed", definition).await,
+            Difference::Wish => {
+                return self.renew("view, seccomp profile or raw sockets changed", definition).await;
+            }
         }
         let (machine, slice) = (Arc::clone(&self.node.machine), self.slice.name.clone());
         let limits = wishes::limits(definition, &machine.offered);

@@ -1,0 +1,247 @@
+//! Raw sockets of ICMP: stock tools work in a capsule that was granted them, and only there; what was not its own is not
+//! heard; everything else that CAP_NET_RAW opens stays shut. Each refusal has the same beside it as root outside, where it
+//! works: a refusal that everybody gets would say nothing.
+
+mod actor;
+mod far;
+
+use actor::{Listener, equip, inside, outside};
+use far::FarHost;
+use plab_tests::TestNode;
+
+const BOTH: &str = "[network]\nraw = [\"icmp\", \"icmpv6\"]\n";
+
+fn slice(node: &TestNode, name: &str, body: &str) {
+    node.define(name, body);
+    equip(node, name);
+}
+
+#[test]
+fn who_was_granted_has_the_capability_and_nobody_else() {
+    let node = TestNode::start("raw-granted");
+    slice(&node, "site_raw", "[network]\nraw = [\"icmp\"]\n");
+    slice(&node, "site_none", "");
+    // CAP_NET_RAW alone is bit 13; inheritable, permitted, effective, bounding, ambient.
+    assert_eq!(inside(&node, "site_raw", "caps"), "ok 2000 2000 2000 2000 2000");
+    assert_eq!(inside(&node, "site_none", "caps"), "ok 0 0 0 0 0");
+    for (words, granted) in [
+        ("make 2 3 1", "ok made"),
+        // What was not granted: ICMP for IPv6, UDP, TCP, headers of one's own, IGMP, the wildcard.
+        ("make 10 3 58", "EPERM"),
+        ("make 2 3 17", "EPERM"),
+        ("make 2 3 6", "EPERM"),
+        ("make 2 3 255", "EPERM"),
+        ("make 2 3 2", "EPERM"),
+        ("make 10 3 1", "EPERM"),
+        ("make 10 3 255", "EPERM"),
+        // Packet sockets, and by the old name; XDP is not in every kernel.
+        ("make 17 3 768", "EPERM"),
+        ("make 17 2 768", "EPERM"),
+        ("make 2 10 768", "EPERM"),
+    ] {
+        assert_eq!(inside(&node, "site_raw", words), granted, "{words}");
+        assert_eq!(inside(&node, "site_none", words), "EPERM", "{words}");
+        assert_eq!(outside(words), "ok made", "{words}: the control");
+    }
+    assert_eq!(inside(&node, "site_raw", "make 44 3 0"), "EPERM", "AF_XDP");
+    // It is read back, and shown.
+    let shown = node.plab(&["status", "site_raw", "--verify", "--json"]).ok();
+    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+    let rows = shown["slices"][0]["verify"].as_array().expect("rows");
+    assert!(rows.iter().all(|row| row["ok"] == true), "{rows:?}");
+    let ambient = rows.iter().find(|row| row["what"] == "capabilities ambient").expect("a row");
+    assert_eq!(ambient["in_force"], "2000");
+    // Withdrawn it is gone, by a capsule made anew.
+    node.define("site_raw", "");
+    node.await_event("site_raw", "restart-needed", "raw sockets changed");
+    plab_tests::eventually("the capsule without it", || {
+        (inside(&node, "site_raw", "caps") == "ok 0 0 0 0 0").then_some(())
+    });
+    assert_eq!(inside(&node, "site_raw", "make 2 3 1"), "EPERM");
+    node.finish();
+}
+
+#[test]
+fn a_profile_of_the_sites_own_opens_no_packet_socket() {
+    let node = TestNode::start("raw-profile");
+    let text = std::fs::read_to_string(
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/profiles/seccomp/default.toml"),
+    )
+    .expect("the default profile");
+    // Without the rules on sockets' arguments: they are what a site's own may have forgotten.
+    let mut wide = String::new();
+    let text = text.replacen("\"default\"", "\"wide\"", 1);
+    for block in text.split_inclusive("\n\n") {
+        if !(block.contains("calls = [\"socket\"]") && block.contains("[[deny]]")) {
+            wide.push_str(block);
+        }
+    }
+    let directory = node.root().join("etc/planetlab/seccomp");
+    std::fs::create_dir_all(&directory).expect("make the directory of profiles");
+    std::fs::write(directory.join("wide.toml"), wide).expect("write");
+    slice(&node, "site_raw", &format!("{BOTH}[seccomp]\nprofile = \"wide\"\n"));
+    slice(&node, "site_none", "[seccomp]\nprofile = \"wide\"\n");
+    assert_eq!(inside(&node, "site_raw", "make 17 3 768"), "EPERM");
+    assert_eq!(inside(&node, "site_raw", "make 2 3 1"), "ok made");
+    assert_eq!(outside("make 17 3 768"), "ok made", "the control");
+    // The profile is as wide as meant: what the default one refuses of sockets beside families can be made.
+    for slice in ["site_raw", "site_none"] {
+        assert_eq!(inside(&node, slice, "make 16 3 4"), "ok made", "{slice}: NETLINK_SOCK_DIAG");
+    }
+    node.finish();
+}
+
+#[test]
+fn stock_ping_and_python_reach_a_far_host_and_the_node() {
+    let far = FarHost::new();
+    let node = TestNode::start("raw-tools");
+    slice(&node, "site_raw", BOTH);
+    slice(&node, "site_none", "");
+    for address in [far.v4(), far.v6(), "127.0.0.1", "::1"] {
+        let ping = ["ping", "-n", "-c", "2", "-i", "0.2", "-W", "20", address];
+        let said = node.exec("site_raw", &ping);
+        assert!(said.code == 0 && said.stdout.contains("2 received"), "{address}: {said:?}");
+        assert_ne!(node.exec("site_none", &ping).code, 0, "{address}: without raw");
+        assert_eq!(inside(&node, "site_raw", &format!("echo {address} 4711")), "ok True 4711 plab");
+    }
+    // More than fits one packet: the kernel cuts it into fragments after it was looked at.
+    let large = node.exec("site_raw", &["ping", "-n", "-c", "1", "-s", "4000", "-W", "20", far.v4()]);
+    assert!(large.code == 0, "{large:?}");
+    // The classic traceroute: datagrams from an ordinary socket, errors by a raw one.
+    for (address, said) in [(far.v4(), "ok type 3 code 3 own True"), (far.v6(), "ok type 1 code 4 own True")]
+    {
+        assert_eq!(inside(&node, "site_raw", &format!("error {address} 33434")), said, "{address}");
+    }
+    node.finish();
+}
+
+#[test]
+fn nothing_is_heard_that_is_not_the_slices_own() {
+    let far = FarHost::new();
+    let node = TestNode::start("raw-sniff");
+    slice(&node, "site_raw", BOTH);
+    slice(&node, "site_other", BOTH);
+    for (family, address, local) in [("2", far.v4(), "127.0.0.1"), ("10", far.v6(), "::1")] {
+        let control = Listener::outside(family);
+        let listeners = [Listener::inside(&node, "site_raw", family)];
+        // Another slice's echo and error, root's echo and error, an echo request from outside and on loopback.
+        for to in [address, local] {
+            assert_eq!(inside(&node, "site_other", &format!("echo {to} 815")), "ok True 815 plab");
+            assert_eq!(outside(&format!("answered {to} 816")), "ok 816");
+        }
+        assert!(inside(&node, "site_other", &format!("error {address} 33434")).contains("own True"));
+        assert!(outside(&format!("error {address} 33434")).contains("own True"));
+        far.ping_back(address);
+        for listener in listeners {
+            assert_eq!(listener.ended(), "ok heard 0", "{address}");
+        }
+        let heard = control.ended();
+        let count: u32 = heard.strip_prefix("ok heard ").and_then(|n| n.parse().ok()).expect("a number");
+        assert!(count >= 7, "the control heard {heard}");
+    }
+    node.finish();
+}
+
+#[test]
+fn an_echo_id_is_its_first_users() {
+    let far = FarHost::new();
+    let node = TestNode::start("raw-ids");
+    slice(&node, "site_raw", BOTH);
+    slice(&node, "site_other", BOTH);
+    for address in [far.v4(), far.v6()] {
+        assert_eq!(inside(&node, "site_raw", &format!("echo {address} 900 1")), "ok True 900 plab");
+        // To the same host or another, it is not to be had; the next is, and its owner goes on.
+        assert_eq!(inside(&node, "site_other", &format!("echo {address} 900 1")), "EPERM");
+        assert_eq!(inside(&node, "site_other", &format!("echo {address} 901 1")), "ok True 901 plab");
+        assert_eq!(inside(&node, "site_raw", &format!("echo {address} 900 2")), "ok True 900 plab");
+    }
+    // Nobody takes them all: at most 1,024 in a minute; two times that, should one begin meanwhile.
+    let said = inside(&node, "site_other", &format!("ids {} 10000 2100", far.v4()));
+    let sent = said.strip_prefix("ok ").and_then(|said| said.strip_suffix(" then EPERM"));
+    let sent: u32 = sent.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{said}"));
+    assert!(sent <= 2048, "{said}");
+    assert_eq!(inside(&node, "site_raw", &format!("echo {} 903 1", far.v4())), "ok True 903 plab");
+    node.finish();
+}
+
+#[test]
+fn nothing_else_is_sent() {
+    let far = FarHost::new();
+    let node = TestNode::start("raw-forge");
+    slice(&node, "site_raw", BOTH);
+    // Replies, unreachables, redirects, time exceeded, timestamps, router advertisements; an echo with a code.
+    for (address, kinds) in [
+        (far.v4(), &["0 0", "3 1", "4 0", "5 1", "9 0", "11 0", "12 0", "13 0", "8 1"][..]),
+        (far.v6(), &["129 0", "1 0", "2 0", "3 0", "134 0", "135 0", "136 0", "137 0", "128 1"][..]),
+    ] {
+        for kind in kinds {
+            let words = format!("send {address} {kind}");
+            assert_eq!(inside(&node, "site_raw", &words), "EPERM", "{words}");
+            assert_eq!(outside(&words), "ok sent", "{words}: the control");
+        }
+    }
+    // Options that would reach further, by family, protocol, level, name.
+    for words in [
+        "2 1 0 3",     // IP_HDRINCL
+        "2 1 0 4",     // IP_OPTIONS
+        "2 1 0 5",     // IP_ROUTER_ALERT
+        "2 1 0 15",    // IP_FREEBIND
+        "2 1 0 19",    // IP_TRANSPARENT
+        "2 1 1 36",    // SO_MARK
+        "10 58 1 36",  // SO_MARK
+        "10 58 41 36", // IPV6_HDRINCL
+        "10 58 41 75", // IPV6_TRANSPARENT
+        "10 58 41 78", // IPV6_FREEBIND
+    ] {
+        assert_eq!(inside(&node, "site_raw", &format!("option {words}")), "EPERM", "{words}");
+    }
+    for words in ["2 1 0 3", "2 1 0 19", "2 1 1 36", "10 58 41 36", "10 58 41 75"] {
+        assert_eq!(outside(&format!("option {words}")), "ok set", "{words}: the control");
+    }
+    // To be the node's multicast router; root would become it, so what is not refused is its control.
+    assert_eq!(inside(&node, "site_raw", "option 10 58 41 200"), "EPERM", "MRT6_INIT");
+    assert_eq!(inside(&node, "site_raw", "option 2 1 0 2"), "ok set", "IP_TTL");
+    assert_eq!(inside(&node, "site_raw", "option 10 58 41 16"), "ok set", "IPV6_UNICAST_HOPS");
+    // IP_RECVERR and IPV6_RECVERR, by which the kernel queues others' errors past every filter. ping wants to set them,
+    // so it may; they are not set.
+    for words in ["recverr 2 1 0 11", "recverr 2 1 0 26", "recverr 10 58 41 25", "recverr 10 58 41 31"] {
+        assert_eq!(inside(&node, "site_raw", words), "ok is 0", "{words}");
+        assert_eq!(outside(words), "ok is 1", "{words}: the control");
+    }
+    // The same as ancillary data, past setsockopt: a mark; a hop-by-hop header; a record of the route.
+    for (words, what) in [
+        (format!("ancillary {} 1 36 07000000", far.v4()), "SO_MARK"),
+        (format!("ancillary {} 1 36 07000000", far.v6()), "SO_MARK"),
+        (format!("ancillary {} 41 54 3a00010400000000", far.v6()), "IPV6_HOPOPTS"),
+        (format!("ancillary {} 0 7 07070400000000", far.v4()), "IP_RETOPTS"),
+    ] {
+        assert_eq!(inside(&node, "site_raw", &words), "EPERM", "{what}");
+        assert_eq!(outside(&words), "ok sent", "{what}: the control");
+    }
+    // An address that is not the node's: by bind, and by IP_PKTINFO.
+    assert_eq!(inside(&node, "site_raw", &format!("bound {}", far.v4())), "EADDRNOTAVAIL");
+    assert_eq!(inside(&node, "site_raw", &format!("bound {}", far.v6())), "EADDRNOTAVAIL");
+    assert_eq!(inside(&node, "site_raw", "bound 127.0.0.1"), "ok bound");
+    let spoofed = format!("ancillary {} 0 8 00000000{}00000000", far.v4(), far.v4_hex());
+    // Which of the two is the kernel's release.
+    let said = inside(&node, "site_raw", &spoofed);
+    assert!(["EINVAL", "ENETUNREACH"].contains(&said.as_str()), "{said}");
+    let honest = format!("ancillary {} 0 8 000000000000000000000000", far.v4());
+    assert_eq!(inside(&node, "site_raw", &honest), "ok sent");
+    node.finish();
+}
+
+#[test]
+fn a_socket_that_is_handed_on_stays_its_makers() {
+    let far = FarHost::new();
+    let node = TestNode::start("raw-handed");
+    slice(&node, "site_raw", BOTH);
+    let giver = actor::Giver::start(&node, "site_raw", "passing");
+    // Outside, in root's hands, who could otherwise send anything.
+    let path = node.home("site_raw").join("passing");
+    let said = outside(&format!("taken {} {} 950", path.display(), far.v4()));
+    assert_eq!(said, "ok forged EPERM, heard plab");
+    assert_eq!(giver.ended(), "ok passed");
+    assert_eq!(outside(&format!("send {} 3 1", far.v4())), "ok sent", "the control");
+    node.finish();
+}

@@ -1,0 +1,188 @@
+"""Tries one thing with raw sockets and prints how it ended: `ok` with what came of it, or the name of the error."""
+import errno
+import os
+import select
+import socket
+import struct
+import sys
+
+V4 = (socket.AF_INET, 1, 8, 0)
+V6 = (socket.AF_INET6, 58, 128, 129)
+
+
+def of(address):
+    return V6 if ":" in address else V4
+
+
+def checksum(data):
+    data += b"\0" * (len(data) % 2)
+    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def message(kind, number, sequence, payload, code=0):
+    bare = struct.pack("!BBHHH", kind, code, 0, number, sequence) + payload
+    return bare[:2] + struct.pack("!H", checksum(bare)) + bare[4:]
+
+
+def heard(made, seconds):
+    """The ICMP messages that arrive until it has been quiet for so long."""
+    got = []
+    while select.select([made], [], [], seconds)[0]:
+        data = made.recv(70000)
+        if made.family == socket.AF_INET:
+            data = data[(data[0] & 15) * 4:]
+        got.append(data)
+    return got
+
+
+def make(family, kind, protocol):
+    """Only makes it."""
+    socket.socket(int(family), int(kind), int(protocol)).close()
+    return "made"
+
+
+def echo(address, number, sequence="1"):
+    """One request; its answer must be the first that is heard."""
+    family, protocol, request, reply = of(address)
+    made = socket.socket(family, socket.SOCK_RAW, protocol)
+    made.sendto(message(request, int(number), int(sequence), b"plab"), (address, 0))
+    made.settimeout(20)
+    data = made.recv(1000)
+    data = data[20:] if family == socket.AF_INET else data
+    return f"{data[0] == reply} {struct.unpack('!H', data[4:6])[0]} {data[8:].decode()}"
+
+
+def answered(address, number):
+    """As echo, for who hears more than that, such as its own request on loopback."""
+    family, protocol, request, reply = of(address)
+    made = socket.socket(family, socket.SOCK_RAW, protocol)
+    made.sendto(message(request, int(number), 1, b"plab"), (address, 0))
+    made.settimeout(20)
+    while True:
+        data = made.recv(1000)
+        data = data[20:] if family == socket.AF_INET else data
+        if data[0] == reply and struct.unpack("!H", data[4:6])[0] == int(number):
+            return number
+
+
+def send(address, kind, code, number="1"):
+    """One message of any type, from a raw socket."""
+    family, protocol, _, _ = of(address)
+    made = socket.socket(family, socket.SOCK_RAW, protocol)
+    made.sendto(message(int(kind), int(number), 1, b"x" * 32, int(code)), (address, 0))
+    return "sent"
+
+
+def option(family, protocol, level, name, value="1"):
+    made = socket.socket(int(family), socket.SOCK_RAW, int(protocol))
+    made.setsockopt(int(level), int(name), int(value))
+    return "set"
+
+
+def recverr(family, protocol, level, name):
+    """Sets an option, and says what it is then."""
+    made = socket.socket(int(family), socket.SOCK_RAW, int(protocol))
+    made.setsockopt(int(level), int(name), 1)
+    return f"is {made.getsockopt(int(level), int(name))}"
+
+
+def ancillary(address, level, kind, value):
+    """An echo request with ancillary data, the value in hexadecimal."""
+    family, protocol, request, _ = of(address)
+    made = socket.socket(family, socket.SOCK_RAW, protocol)
+    data = [(int(level), int(kind), bytes.fromhex(value))]
+    made.sendmsg([message(request, 7, 1, b"x")], data, 0, (address, 0))
+    return "sent"
+
+
+def bound(address):
+    family, protocol, _, _ = of(address)
+    made = socket.socket(family, socket.SOCK_RAW, protocol)
+    made.bind((address, 0))
+    return "bound"
+
+
+def listen(family, ready, until):
+    """Says that it listens by making a file, and counts what it hears until there is another."""
+    made = socket.socket(int(family), socket.SOCK_RAW, 1 if int(family) == 2 else 58)
+    open(ready, "w").close()
+    got = 0
+    while not os.path.exists(until):
+        got += len(heard(made, 0.05))
+    # What came before the end was said is in the queue already.
+    return f"heard {got + len(heard(made, 0.05))}"
+
+
+def error(address, port):
+    """A datagram from an ordinary socket to where nobody listens; the error that comes back, by a raw one."""
+    family, protocol, _, _ = of(address)
+    made = socket.socket(family, socket.SOCK_RAW, protocol)
+    sender = socket.socket(family, socket.SOCK_DGRAM)
+    sender.sendto(b"x", (address, int(port)))
+    made.settimeout(20)
+    data = made.recv(1000)
+    data = data[20:] if family == socket.AF_INET else data
+    while data[0] in (8, 128, 135, 136):
+        data = made.recv(1000)
+        data = data[20:] if family == socket.AF_INET else data
+    inner = data[8 + (20 if family == socket.AF_INET else 40):]
+    own = struct.unpack("!H", inner[:2])[0] == sender.getsockname()[1]
+    return f"type {data[0]} code {data[1]} own {own}"
+
+
+def ids(address, first, count):
+    """Sends with so many IDs; how many went out, and what the first that did not came to."""
+    family, protocol, request, _ = of(address)
+    made = socket.socket(family, socket.SOCK_RAW, protocol)
+    for sent in range(int(count)):
+        try:
+            made.sendto(message(request, int(first) + sent, 1, b""), (address, 0))
+        except OSError as error:
+            return f"{sent} then {errno.errorcode[error.errno]}"
+    return f"{int(count)} sent"
+
+
+def pass_on(path):
+    """Hands a raw socket of this capsule to whoever connects, once."""
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(path)
+    os.chmod(path, 0o777)
+    server.listen()
+    print("ready", flush=True)
+    made = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)
+    client, _ = server.accept()
+    socket.send_fds(client, [b"x"], [made.fileno()])
+    client.recv(1)
+    return "passed"
+
+
+def taken(path, address, number):
+    """Takes a raw socket from there, tries to forge an error with it, and sends an echo."""
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(path)
+    _, fds, _, _ = socket.recv_fds(client, 1, 1)
+    made = socket.socket(fileno=fds[0])
+    forged = "sent"
+    try:
+        made.sendto(message(3, 0, 0, b"x" * 32, 1), (address, 0))
+    except OSError as error:
+        forged = errno.errorcode[error.errno]
+    made.sendto(message(8, int(number), 1, b"plab"), (address, 0))
+    made.settimeout(20)
+    return f"forged {forged}, heard {made.recv(1000)[20:][8:].decode()}"
+
+
+def caps():
+    """This process's capabilities: inheritable, permitted, effective, bounding, ambient."""
+    text = open("/proc/self/status").read()
+    return " ".join(line.split()[1].lstrip("0") or "0" for line in text.splitlines() if line.startswith("Cap"))
+
+
+VERBS = {f.__name__: f for f in (make, echo, answered, send, option, recverr, ancillary, bound, listen, error, ids, pass_on, taken, caps)}
+try:
+    print("ok", VERBS[sys.argv[1]](*sys.argv[2:]), flush=True)
+except OSError as error:
+    print("timeout" if error.errno is None else errno.errorcode[error.errno], flush=True)
