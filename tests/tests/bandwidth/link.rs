@@ -15,6 +15,8 @@ pub const PEER6: &str = "fd77::2";
 
 /// A limit's promise: what is measured is within this part of it.
 const TOLERANCE: f64 = 0.05;
+/// What a share may differ by, as a part of an equal one; the promise of the sum is the closer one.
+const FAIR: f64 = 0.15;
 /// So often a machine that was busy with something else is given another chance; too much is never given one.
 const CHANCES: usize = 3;
 /// How long each measurement lasts, in seconds, after one second that does not count.
@@ -164,9 +166,9 @@ impl Link {
 
     /// Bytes that have come to the peer, and when that was.
     pub fn arrived(&self) -> (f64, Instant) {
-        let said = self.peer.sh("ip -j -s link show plabt1");
+        let (said, at) = timed(|| self.peer.sh("ip -j -s link show plabt1"));
         let said: Value = serde_json::from_str(&said).expect("JSON");
-        (said[0]["stats64"]["rx"]["bytes"].as_f64().expect("a number"), Instant::now())
+        (said[0]["stats64"]["rx"]["bytes"].as_f64().expect("a number"), at)
     }
 
     /// What tc(8) says about the node's end.
@@ -190,14 +192,51 @@ pub fn within(what: &str, rate: f64, mut measure: impl FnMut() -> f64) {
     panic!("{what}: allowed are {rate:.0} bit/s, there were {seen:.0?}");
 }
 
+/// What somebody says, and when: in the middle of the time that it took to ask, which is long on emulated processors.
+pub fn timed<T>(ask: impl FnOnce() -> T) -> (T, Instant) {
+    let begun = Instant::now();
+    let said = ask();
+    (said, begun + begun.elapsed() / 2)
+}
+
+/// The rate of each of these slices, and last of what is no capsule's, while the test waits, in bits a second.
+pub fn rates(node: &TestNode, names: &[String]) -> Vec<f64> {
+    let (before, begun) = timed(|| bandwidth(node));
+    wait();
+    let (after, ended) = timed(|| bandwidth(node));
+    let of = |name: Option<&str>| rate((sent(&before, name), begun), (sent(&after, name), ended));
+    names.iter().map(|name| of(Some(name))).chain([of(None)]).collect()
+}
+
+/// Asserts that these have the same, but for a part of it that is `FAIR`; measures again with `again` if they have not, since
+/// a sender that the processors were not given to cannot send.
+pub fn fair(what: &str, mut shares: Vec<f64>, mut again: impl FnMut() -> Vec<f64>) {
+    for _ in 0..CHANCES {
+        println!("{what}: {:.3?} Mbit/s", shares.iter().map(|share| share / 1e6).collect::<Vec<_>>());
+        let equal = shares.iter().sum::<f64>() / f64::from(u8::try_from(shares.len()).expect("few"));
+        if shares.iter().all(|share| (share - equal).abs() <= FAIR * equal) {
+            return;
+        }
+        shares = again();
+    }
+    panic!("{what}: unequal shares, at last {shares:.0?}");
+}
+
 /// Bits a second between two counts of bytes.
 pub fn rate(before: (f64, Instant), after: (f64, Instant)) -> f64 {
     (after.0 - before.0) * 8.0 / after.1.duration_since(before.1).as_secs_f64()
 }
 
 /// The time that a measurement by counts takes.
-pub fn wait() {
+fn wait() {
     std::thread::sleep(Duration::from_secs(SECONDS.into()));
+}
+
+/// What came to the peer while the test waited, in bits a second.
+pub fn arriving(link: &Link) -> f64 {
+    let before = link.arrived();
+    wait();
+    rate(before, link.arrived())
 }
 
 /// plabd's answer about limits.

@@ -5,26 +5,14 @@
 
 mod link;
 
-use std::time::Instant;
-
-use link::{Link, NODE_END, PEER4, Traffic, bandwidth, rate, sent, wait, within};
+use link::{Link, NODE_END, PEER4, Traffic, arriving, bandwidth, fair, rate, rates, sent, within};
 use plab_tests::{TestNode, eventually};
 use serde_json::Value;
 
 const MBIT: f64 = 1e6;
 
-/// What a share may differ by, as a part of an equal one; the promise of the sum is the closer one.
-const FAIR: f64 = 0.15;
-
 fn on_the_link(more: &str) -> String {
     format!("[bandwidth]\ninterfaces = [\"{NODE_END}\"]\n{more}")
-}
-
-/// What came to the peer while the test waited, in bits a second.
-fn arriving(link: &Link) -> f64 {
-    let before = link.arrived();
-    wait();
-    rate(before, link.arrived())
 }
 
 #[test]
@@ -123,18 +111,11 @@ fn many_slices_share_what_the_node_has() {
         });
         let mut shares = Vec::new();
         within(&format!("sum of mix {mix}"), 20.0 * MBIT, || {
-            let (before, begun) = (bandwidth(&node), Instant::now());
-            wait();
-            let (after, ended) = (bandwidth(&node), Instant::now());
-            let of = |name: Option<&str>| rate((sent(&before, name), begun), (sent(&after, name), ended));
-            shares = names.iter().map(|name| of(Some(name))).collect();
-            shares.iter().sum::<f64>() + of(None)
+            shares = rates(&node, &names);
+            shares.iter().sum()
         });
-        println!("mix {mix}: {:.3?} Mbit/s", shares.iter().map(|share| share / MBIT).collect::<Vec<_>>());
-        let fair = shares.iter().sum::<f64>() / f64::from(u8::try_from(SLICES).expect("few"));
-        for (name, share) in names.iter().zip(&shares) {
-            assert!((share - fair).abs() <= FAIR * fair, "{name} of mix {mix} has {share:.0} of {fair:.0}");
-        }
+        shares.pop();
+        fair(&format!("mix {mix}"), shares, || rates(&node, &names)[..SLICES].to_vec());
         if mix == 1 {
             within("what the peer counts", 20.0 * MBIT, || arriving(&link));
         }
@@ -143,17 +124,12 @@ fn many_slices_share_what_the_node_has() {
     // One with a rate of its own below its share: the others have the rest.
     node.define(&names[0], "[network]\nrate = \"4Mbit\"\n");
     let floods: Vec<_> = names[..3].iter().map(|name| link.flood(&node, name, Traffic::Tcp)).collect();
+    let mut shares = Vec::new();
     within("one with a rate", 4.0 * MBIT, || {
-        let (before, begun) = (bandwidth(&node), Instant::now());
-        wait();
-        let (after, ended) = (bandwidth(&node), Instant::now());
-        let of = |name: &str| rate((sent(&before, Some(name)), begun), (sent(&after, Some(name)), ended));
-        for name in &names[1..3] {
-            let share = of(name);
-            assert!((share - 8.0 * MBIT).abs() <= FAIR * 8.0 * MBIT, "{name} has {share:.0} of the rest");
-        }
-        of(&names[0])
+        shares = rates(&node, &names[..3]);
+        shares[0]
     });
+    fair("the rest", shares[1..3].to_vec(), || rates(&node, &names[..3])[1..3].to_vec());
     drop(floods);
     node.finish();
 }
@@ -234,16 +210,9 @@ fn large_packets_gain_nothing() {
         let now = bandwidth(&node);
         ["site_a", "site_b"].iter().all(|name| sent(&now, Some(name)) > 1e6).then_some(())
     });
-    let (before, begun) = (bandwidth(&node), Instant::now());
-    wait();
-    let (after, ended) = (bandwidth(&node), Instant::now());
-    let of = |name: &str| rate((sent(&before, Some(name)), begun), (sent(&after, Some(name)), ended));
-    let (large, small) = (of("site_a"), of("site_b"));
-    println!("large packets {:.3}, small ones {:.3} Mbit/s", large / MBIT, small / MBIT);
-    assert!(
-        (large - small).abs() <= FAIR * small,
-        "large packets have {large:.0}, small ones {small:.0} bit/s"
-    );
+    let names = ["site_a".to_owned(), "site_b".to_owned()];
+    let look = || rates(&node, &names)[..2].to_vec();
+    fair("large packets, small ones", look(), look);
     drop(flood);
     node.finish();
 }

@@ -15,6 +15,9 @@ const UNCAPPED: u64 = 125_000_000_000;
 /// How long a class may send at once after a pause, in nanoseconds of its rate: late timers must cost nothing.
 const BURST: u64 = 10_000_000;
 
+/// The most of that for a class with a rate of its own, which may have to wait for the turns of all others.
+const LONGEST_BURST: u64 = 200_000_000;
+
 /// Bytes that each class sends in its turn: the largest packet, so that who sends large ones gets no more.
 const QUANTUM: u32 = 65_536;
 
@@ -81,15 +84,14 @@ impl Interface<'_> {
         // a slice more or less seldom changes everybody's.
         let parts = (plan.classes.len() + plan.untouched.len() + 1).next_power_of_two();
         let sure = (total / u64::try_from(parts).unwrap_or(u64::MAX)).max(1);
+        // While others have their turns, what it may send gathers; were that forgotten, it would get less than its rate.
+        let turns = u64::try_from(parts).unwrap_or(u64::MAX).saturating_mul(u64::from(QUANTUM));
+        let around = turns.saturating_mul(1_000_000_000) / total;
+        let patient = around.clamp(BURST, LONGEST_BURST);
         let leaf = |own: Option<BitRate>| {
             let ceil = own.map_or(total, bytes).min(total);
-            HtbClass {
-                parent: shaper.id(NODE).get(),
-                rate: sure.min(ceil),
-                ceil,
-                burst: BURST,
-                quantum: QUANTUM,
-            }
+            let burst = if ceil < total { patient } else { BURST };
+            HtbClass { parent: shaper.id(NODE).get(), rate: sure.min(ceil), ceil, burst, quantum: QUANTUM }
         };
         let top = HtbClass { parent: ROOT, rate: total, ceil: total, burst: BURST, quantum: QUANTUM };
         let mut wanted = vec![(shaper.id(NODE), top), (shaper.others(), leaf(None))];
