@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCES: [&str; 4] = ["capsule.bpf.c", "helpers.h", "local.h", "state.h"];
+const SOURCES: [&str; 6] = ["capsule.bpf.c", "flow.h", "helpers.h", "local.h", "packet.h", "state.h"];
 
 fn main() {
     for source in SOURCES {
@@ -16,6 +16,8 @@ fn main() {
     command.args([
         "-target",
         "bpf",
+        // Atomic instructions that return what was there: kernel 5.12.
+        "-mcpu=v3",
         "-O2",
         "-std=gnu11",
         "-Wall",

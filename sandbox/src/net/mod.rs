@@ -6,6 +6,7 @@
 //! programs hold; the next plabd finds them through the programs.
 
 mod call;
+mod flows;
 mod guard;
 mod layout;
 mod object;
@@ -13,7 +14,8 @@ mod owners;
 mod reserved;
 mod sockets;
 
+pub use flows::{FlowTap, RECORD_SIZE};
 pub use guard::{Closed, NetworkGuard};
-pub use layout::{CapsuleState, Refusals};
+pub use layout::{CapsuleState, Refusals, Traffic};
 pub use reserved::ReservedPorts;
 pub use sockets::{InetSocket, SocketTable};
