@@ -199,7 +199,8 @@ struct Grace {
 
 impl Grace {
     fn new() -> Result<Self, KernelError> {
-        let shape = |kind: bpf_map_type| MapShape { kind: kind as u32, key: 4, value: 4, entries: 1, flags: 0 };
+        let shape =
+            |kind: bpf_map_type| MapShape { kind: kind as u32, key: 4, value: 4, entries: 1, flags: 0 };
         let failed = |error| KernelError::new("make", "a BPF map of maps", error);
         let map = call::map_create("plab_wait", shape(bpf_map_type::BPF_MAP_TYPE_ARRAY)).map_err(failed)?;
         let maps = call::map_of_maps_create(

@@ -158,7 +158,8 @@ impl NetworkGuard {
         }
         let used: BTreeSet<u32> = indices.values().copied().collect();
         let free = (0..CAPSULES).find(|index| !used.contains(index));
-        let index = free.ok_or_else(|| KernelError::new("count the traffic of", "a capsule", Errno::NOSPC))?;
+        let index =
+            free.ok_or_else(|| KernelError::new("count the traffic of", "a capsule", Errno::NOSPC))?;
         let nothing = vec![0; self.cpus * Traffic::SIZE];
         call::update(self.maps.get("traffic")?, &index.to_ne_bytes(), &nothing, 0)
             .tried("count the traffic of", "a capsule")?;

@@ -33,7 +33,8 @@ const OPEN_FILES: u64 = 65_536;
 /// Namespaces at birth; mount and cgroup follow inside, see `plab_sandbox::view`.
 const NAMESPACES: u64 = (libc::CLONE_NEWPID | libc::CLONE_NEWIPC) as u64;
 
-/// Makes the capsule: limited, restricted, read back, its hooks begun.
+/// Makes the capsule: limited, restricted, read back, its hooks begun. `known` is told the ID of its cgroup before anything is
+/// in it.
 ///
 /// # Errors
 /// The first thing that could not be done or is not in force.
@@ -42,6 +43,7 @@ pub fn birth(
     definition: &Definition,
     uid: u32,
     configured: bool,
+    known: impl FnOnce(u64),
 ) -> Result<Capsule, KernelError> {
     let slice = definition.name.as_str();
     let profile = machine.profile(definition.seccomp.profile.as_str()).map_err(|reason| {
@@ -54,8 +56,10 @@ pub fn birth(
     cgroup.set(&wishes::limits(definition, &machine.offered))?;
     let oom = cgroup.oom_event()?;
     // Until its cgroup is known to the network's programs it could not even make a socket.
+    let id = cgroup.id()?;
+    known(id);
     if let Some(guard) = machine.required_guard()? {
-        guard.admit(cgroup.id()?, wishes::network(definition, uid))?;
+        guard.admit(id, wishes::network(definition, uid))?;
     }
 
     machine.storage.create(slice, uid)?;
