@@ -302,6 +302,8 @@ mod tests {
             memory: Some(12 << 20),
             tasks: Some(4),
             cpu_micros: Some(1_500_000),
+            traffic: None,
+            network_refused: None,
             pending_errors: Vec::new(),
             verify: Vec::new(),
         }
