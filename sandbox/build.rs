@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCES: [&str; 5] = ["capsule.bpf.c", "helpers.h", "local.h", "raw.h", "state.h"];
+const SOURCES: [&str; 7] =
+    ["capsule.bpf.c", "flow.h", "helpers.h", "local.h", "packet.h", "raw.h", "state.h"];
 
 fn main() {
     for source in SOURCES {
@@ -16,7 +17,7 @@ fn main() {
     command.args([
         "-target",
         "bpf",
-        // Atomic exchanges; Linux 5.12.
+        // Atomic instructions that return what was there: kernel 5.12.
         "-mcpu=v3",
         "-O2",
         "-std=gnu11",

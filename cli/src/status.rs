@@ -191,6 +191,18 @@ fn slice(s: &SliceStatus, now: Timestamp, screen: Screen) -> String {
     if let Some(tasks) = s.tasks {
         fact("tasks", tasks.to_string());
     }
+    if let Some(t) = s.traffic {
+        let moved = |bytes, packets| format!("{} in {packets} packets", units::bytes(bytes));
+        fact("sent", moved(t.bytes_out, t.packets_out));
+        fact("got", moved(t.bytes_in, t.packets_in));
+    }
+    if let Some(r) = s.network_refused.filter(|r| r.opt_out + r.port + r.local + r.other > 0) {
+        let (opt_out, port, local, other) = (r.opt_out, r.port, r.local, r.other);
+        fact(
+            "refused",
+            format!("{opt_out} to opt-outs, {port} by port, {local} to the node's services, {other} others"),
+        );
+    }
     if !s.ports.is_empty() {
         fact("ports", words(&s.ports.join(", ")));
     }
@@ -290,6 +302,8 @@ mod tests {
             memory: Some(12 << 20),
             tasks: Some(4),
             cpu_micros: Some(1_500_000),
+            traffic: None,
+            network_refused: None,
             pending_errors: Vec::new(),
             verify: Vec::new(),
         }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
+use crate::error::FlowError;
 use crate::owner::Owner;
 use crate::record::{Flow, RecordError};
+use crate::store::flush;
 use crate::writer::{ClockReading, Job, Shared};
 
-/// Takes records in; clones share the store. Never waits: what the store cannot take is lost, counted, and shown.
+/// Takes records in; clones share the store. [`Self::deliver`] never waits: what the store cannot take is lost, counted, and shown.
 #[derive(Clone)]
 pub struct FlowSink {
     pub(crate) jobs: SyncSender<Job>,
@@ -16,24 +18,40 @@ pub struct FlowSink {
 }
 
 impl FlowSink {
-    /// Takes in one record as the kernel's ring has it.
+    /// Takes in one record as the kernel has it.
     ///
     /// # Errors
     /// It is not understood; that is counted.
     pub fn deliver(&self, record: &[u8]) -> Result<(), RecordError> {
-        let flow = Flow::parse(record).inspect_err(|_| {
-            self.shared.unread.fetch_add(1, Ordering::Relaxed);
-        })?;
-        match self.jobs.try_send(Job::Flow(flow)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.shared.lost_store.fetch_add(1, Ordering::Relaxed);
-            }
+        if !self.try_deliver(record)? {
+            self.shared.lost_store.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// Counts records that the kernel could not put into its ring: so many more than were told before.
+    /// As [`Self::deliver`], but what the store has no room for is the caller's, who may have time: then it is false.
+    ///
+    /// # Errors
+    /// It is not understood; that is counted.
+    pub fn try_deliver(&self, record: &[u8]) -> Result<bool, RecordError> {
+        let flow = Flow::parse(record).inspect_err(|_| {
+            self.shared.unread.fetch_add(1, Ordering::Relaxed);
+        })?;
+        match self.jobs.try_send(Job::Flow(flow)) {
+            Ok(()) => Ok(true),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Ok(false),
+        }
+    }
+
+    /// Waits until what was delivered before, and counted as lost, is written. Blocks.
+    ///
+    /// # Errors
+    /// The store cannot write, or is closed.
+    pub fn flush(&self) -> Result<(), FlowError> {
+        flush(&self.jobs)
+    }
+
+    /// Counts packets whose flow the kernel could not note: so many more than were told before.
     pub fn lost_in_kernel(&self, more: u64) {
         self.shared.lost_kernel.fetch_add(more, Ordering::Relaxed);
     }

@@ -97,7 +97,7 @@ impl Store {
     }
 }
 
-fn flush(jobs: &SyncSender<Job>) -> Result<(), FlowError> {
+pub(crate) fn flush(jobs: &SyncSender<Job>) -> Result<(), FlowError> {
     let (answer, answered) = mpsc::sync_channel(1);
     jobs.send(Job::Flush(answer)).map_err(|_| FlowError::Closed)?;
     answered.recv_timeout(FLUSH).map_err(|_| FlowError::Closed)

@@ -382,6 +382,12 @@ pub struct SliceStatus {
     pub tasks: Option<u64>,
     /// Microseconds of CPU time used since this capsule started.
     pub cpu_micros: Option<u64>,
+    /// What this capsule has sent and got since it was made.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
+    /// What it was refused on the network since then.
+    #[serde(default)]
+    pub network_refused: Option<NetworkRefused>,
     /// The ports that are its own, as in its definition: `tcp/8080`.
     #[serde(default)]
     pub ports: Vec<String>,
@@ -390,6 +396,32 @@ pub struct SliceStatus {
     /// What was asked and what is in force, layer by layer; only with `verify`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verify: Vec<VerifyRow>,
+}
+
+/// Packets, and bytes from the network header on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Packets that left.
+    pub packets_out: u64,
+    /// Bytes that left.
+    pub bytes_out: u64,
+    /// Packets that came.
+    pub packets_in: u64,
+    /// Bytes that came.
+    pub bytes_in: u64,
+}
+
+/// Packets and calls that were refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkRefused {
+    /// To a prefix that opted out.
+    pub opt_out: u64,
+    /// Binding or sending from a port that is not its own.
+    pub port: u64,
+    /// To a service of the node's.
+    pub local: u64,
+    /// Of a kind that no capsule may have.
+    pub other: u64,
 }
 
 /// One thing the kernel holds a capsule to.

@@ -10,10 +10,12 @@
  *
  * Whatever is not known is refused: a cgroup without state, a protocol without ports, a header that is not understood.
  */
+#include "flow.h"
 #include "helpers.h"
 #include "local.h"
-#include "state.h"
+#include "packet.h"
 #include "raw.h"
+#include "state.h"
 
 #define REFUSE 0
 #define PASS 1
@@ -25,17 +27,6 @@
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_SEQPACKET 5
-
-#define PROTO_ICMP 1
-#define PROTO_TCP 6
-#define PROTO_UDP 17
-#define PROTO_ICMPV6 58
-#define PROTO_SCTP 132
-#define PROTO_UDPLITE 136
-#define PROTO_MPTCP 262
-
-#define ETHERTYPE_IP 0x0800
-#define ETHERTYPE_IPV6 0x86dd
 
 /* Whose property a port of the protocol is; -1 if the protocol has no ports that are known here. */
 INLINE int class_of(__u32 protocol)
@@ -150,18 +141,31 @@ int plab_bound6(struct bpf_sock *ctx)
 	return may_keep(ctx);
 }
 
+/* What was to be sent is the refused packet of a flow. */
+INLINE void count_refused_call(struct bpf_sock_addr *ctx, struct capsule *capsule, struct flow_key *key)
+{
+	key->protocol = ctx->protocol == PROTO_MPTCP ? PROTO_TCP : (__u8)ctx->protocol;
+	key->local_port = (__u16)ctx->sk->src_port;
+	key->remote_port = ntohs((__u16)ctx->user_port);
+	count_flow(capsule, key, REFUSED, 1, 0, 0);
+}
+
 /*
  * connect(2) is refused here so that it fails at once: a SYN that is dropped on its way out is sent again and again.
  * What holds is the check of the packet.
  */
 INLINE int may_connect4(struct bpf_sock_addr *ctx, struct node *node, struct capsule *capsule, __u32 address)
 {
+	struct flow_key key = {
+		.cgroup = current_cgroup_id(), .family = 4, .local = { ctx->sk->src_ip4 }, .remote = { address }
+	};
+
 	__u16 port = (__u16)ctx->user_port;
 	struct bpf_sock_tuple tuple = {};
 
 	if (opted_out4(node, address)) {
 		COUNT_REFUSAL(capsule, opt_out);
-		return REFUSE;
+		goto refuse;
 	}
 	if (class_of(ctx->protocol) != CLASS_TCP)
 		return PASS;
@@ -174,6 +178,8 @@ INLINE int may_connect4(struct bpf_sock_addr *ctx, struct node *node, struct cap
 	if (!is_the_nodes(ctx, node, &tuple, sizeof(tuple.ipv4), ntohs(port)))
 		return PASS;
 	COUNT_REFUSAL(capsule, local);
+refuse:
+	count_refused_call(ctx, capsule, &key);
 	return REFUSE;
 }
 
@@ -194,6 +200,7 @@ int plab_connect6(struct bpf_sock_addr *ctx)
 	struct capsule *capsule = capsule_of(current_cgroup_id());
 	struct node *node = this_node();
 	struct bpf_sock_tuple tuple = {};
+	struct flow_key key = { .cgroup = current_cgroup_id(), .family = 6 };
 	__u32 address[4];
 	__u16 port = (__u16)ctx->user_port;
 
@@ -208,7 +215,7 @@ int plab_connect6(struct bpf_sock_addr *ctx)
 		return may_connect4(ctx, node, capsule, address[3]);
 	if (opted_out6(node, address)) {
 		COUNT_REFUSAL(capsule, opt_out);
-		return REFUSE;
+		goto refuse;
 	}
 	if (class_of(ctx->protocol) != CLASS_TCP)
 		return PASS;
@@ -221,6 +228,13 @@ int plab_connect6(struct bpf_sock_addr *ctx)
 	if (!is_the_nodes(ctx, node, &tuple, sizeof(tuple.ipv6), ntohs(port)))
 		return PASS;
 	COUNT_REFUSAL(capsule, local);
+refuse:
+	key.local[0] = ctx->sk->src_ip6[0];
+	key.local[1] = ctx->sk->src_ip6[1];
+	key.local[2] = ctx->sk->src_ip6[2];
+	key.local[3] = ctx->sk->src_ip6[3];
+	__builtin_memcpy(key.remote, address, sizeof(address));
+	count_refused_call(ctx, capsule, &key);
 	return REFUSE;
 }
 
@@ -257,154 +271,134 @@ int plab_setopt(struct bpf_sockopt *ctx)
 	return PASS;
 }
 
-/* What matters of a packet. */
-struct packet {
-	struct bpf_sock_tuple tuple;
-	int v6;
-	__u32 protocol;
-	__be16 sport;
-	__be16 dport;
-	__u8 syn;
-};
-
-/* Reads the ports, and for TCP whether a connection is opened, from the transport header at `offset`. */
-INLINE int read_transport(struct __sk_buff *skb, struct packet *packet, __u32 offset)
-{
-	__be16 ports[2];
-	__u8 flags;
-
-	if (skb_load_bytes(skb, offset, ports, sizeof(ports)))
-		return -1;
-	packet->sport = ports[0];
-	packet->dport = ports[1];
-	packet->syn = 0;
-	if (packet->protocol == PROTO_TCP) {
-		if (skb_load_bytes(skb, offset + 13, &flags, sizeof(flags)))
-			return -1;
-		/* SYN, not ACK. */
-		packet->syn = (flags & 0x12) == 0x02;
-	}
-	return 0;
-}
-
 /* What stays on the machine. */
-INLINE int may_stay(struct __sk_buff *skb, struct capsule *capsule, struct packet *packet, int class,
+INLINE int may_stay(struct __sk_buff *skb, struct capsule *capsule, const struct packet *packet, int class,
 		    __u32 source_owner)
 {
+	const struct flow_key *key = &packet->key;
+	struct bpf_sock_tuple tuple;
 	__u32 owner;
 
-	if (class == CLASS_TCP && !packet->syn)
+	if (class == CLASS_TCP && (packet->tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return 1;
-	owner = owner_of(class, ntohs(packet->dport));
+	owner = owner_of(class, key->remote_port);
 	if (owner == OWNER_NODE_OPEN)
 		return 1;
 	/* Its own port: it is the slice's there, too, where sshd listens for it outside (ssh -R). */
-	if (class == CLASS_TCP)
-		return owner == capsule->uid || may_open(skb, &packet->tuple, packet->v6);
-	if (class == CLASS_UDP)
-		return may_deliver(skb, &packet->tuple, packet->v6, packet->sport);
+	if (class == CLASS_TCP && owner == capsule->uid)
+		return 1;
+	/* Only that slice's capsule can have it bound, or whoever the administrator has let listen on a slice's port. */
+	if (class == CLASS_UDP && owner != OWNER_NOBODY && owner != OWNER_NODE)
+		return 1;
+	if (class == CLASS_TCP || class == CLASS_UDP) {
+		if (key->family == 4) {
+			tuple.ipv4.saddr = key->local[0];
+			tuple.ipv4.daddr = key->remote[0];
+			tuple.ipv4.sport = class == CLASS_TCP ? 0 : htons(key->local_port);
+			tuple.ipv4.dport = htons(key->remote_port);
+		} else {
+			__builtin_memcpy(tuple.ipv6.saddr, key->local, 16);
+			__builtin_memcpy(tuple.ipv6.daddr, key->remote, 16);
+			tuple.ipv6.sport = class == CLASS_TCP ? 0 : htons(key->local_port);
+			tuple.ipv6.dport = htons(key->remote_port);
+		}
+		if (class == CLASS_TCP)
+			return may_open(skb, &tuple, key->family == 6);
+		return may_deliver(skb, &tuple, key->family == 6, htons(key->local_port));
+	}
 	/* There is no looking up a socket of these: to a slice's port, or an answer from one. */
 	return (owner != OWNER_NOBODY && owner != OWNER_NODE) || source_owner == capsule->uid;
 }
 
-/* Every packet of a capsule's socket, before it leaves: whose port it is from, and where it goes. */
-SECTION("cgroup_skb/egress")
-int plab_egress(struct __sk_buff *skb)
+/* Whose port a packet is from, and where it goes. */
+INLINE int may_leave(struct __sk_buff *skb, struct node *node, struct capsule *capsule, const struct packet *packet)
 {
-	struct capsule *capsule = capsule_of(skb_cgroup_id(skb));
-	struct node *node = this_node();
-	struct packet packet = {};
+	const struct flow_key *key = &packet->key;
+	int class = class_of(key->protocol);
 	__u32 source_owner;
-	__u32 offset;
-	int class;
 
-	if (!capsule || !node)
+	if (key->family == 4 ? opted_out4(node, key->remote[0]) : opted_out6(node, key->remote)) {
+		COUNT_REFUSAL(capsule, opt_out);
 		return REFUSE;
-	if (capsule->classid)
-		skb->priority = capsule->classid;
+	}
 	if ((capsule->flags & CAPSULE_RAW) && !may_leave_raw(skb, capsule))
 		goto other;
-	if (skb->protocol == htons(ETHERTYPE_IP)) {
-		__u32 addresses[2];
-		__u8 first, protocol;
-
-		if (skb_load_bytes(skb, 0, &first, 1) || skb_load_bytes(skb, 9, &protocol, 1) ||
-		    skb_load_bytes(skb, 12, addresses, sizeof(addresses)))
-			goto other;
-		/* With options: a source route, for instance. */
-		if (first != 0x45)
-			goto other;
-		if (opted_out4(node, addresses[1]))
-			goto opt_out;
-		packet.protocol = protocol;
-		packet.tuple.ipv4.saddr = addresses[0];
-		packet.tuple.ipv4.daddr = addresses[1];
-		packet.v6 = 0;
-		offset = 20;
-	} else if (skb->protocol == htons(ETHERTYPE_IPV6)) {
-		__u32 addresses[8];
-		__u8 next;
-
-		if (skb_load_bytes(skb, 6, &next, 1) || skb_load_bytes(skb, 8, addresses, sizeof(addresses)))
-			goto other;
-		if (opted_out6(node, &addresses[4]))
-			goto opt_out;
-		packet.protocol = next;
-		__builtin_memcpy(packet.tuple.ipv6.saddr, addresses, sizeof(addresses));
-		packet.v6 = 1;
-		offset = 40;
-	} else {
+	/* With options; neither does an extension header pass: the kernel lets none but a routing header be sent without
+	 * privilege. */
+	if (!packet->plain)
 		goto other;
-	}
-	if (packet.protocol == PROTO_ICMP || packet.protocol == PROTO_ICMPV6) {
-		const __u32 *remote = packet.v6 ? packet.tuple.ipv6.daddr : &packet.tuple.ipv4.daddr;
-
-		if (may_ping(skb, capsule, packet.protocol, packet.v6, remote, offset))
+	if (key->protocol == PROTO_ICMP || key->protocol == PROTO_ICMPV6) {
+		if (may_ping(skb, capsule, key))
 			return PASS;
 		goto other;
 	}
-	class = class_of(packet.protocol);
-	/* Neither does an extension header pass: the kernel lets none but a routing header be sent without privilege. */
-	if (class < 0 || read_transport(skb, &packet, offset))
+	if (class < 0)
 		goto other;
-	source_owner = owner_of(class, ntohs(packet.sport));
+	source_owner = owner_of(class, key->local_port);
 	/* A socket may still be bound to a port that was withdrawn. It is of no more use than one that is another's. */
-	if (source_owner != capsule->uid &&
-	    (source_owner != OWNER_NOBODY || !is_ephemeral(node, ntohs(packet.sport)))) {
+	if (source_owner != capsule->uid && (source_owner != OWNER_NOBODY || !is_ephemeral(node, key->local_port))) {
 		COUNT_REFUSAL(capsule, port);
 		return REFUSE;
 	}
-	if (skb->ifindex != LOOPBACK)
-		return PASS;
-	if (!packet.v6) {
-		packet.tuple.ipv4.sport = class == CLASS_TCP ? 0 : packet.sport;
-		packet.tuple.ipv4.dport = packet.dport;
-	} else {
-		packet.tuple.ipv6.sport = class == CLASS_TCP ? 0 : packet.sport;
-		packet.tuple.ipv6.dport = packet.dport;
-	}
-	if (may_stay(skb, capsule, &packet, class, source_owner))
+	if (skb->ifindex != LOOPBACK || may_stay(skb, capsule, packet, class, source_owner))
 		return PASS;
 	COUNT_REFUSAL(capsule, local);
-	return REFUSE;
-opt_out:
-	COUNT_REFUSAL(capsule, opt_out);
 	return REFUSE;
 other:
 	COUNT_REFUSAL(capsule, other);
 	return REFUSE;
 }
 
-/* Every packet before a capsule's socket gets it. */
+/* How many packets it is on the wire: what is sent and got may be a train of them. */
+INLINE __u64 packets_of(struct __sk_buff *skb)
+{
+	return skb->gso_segs > 1 ? skb->gso_segs : 1;
+}
+
+/* Every packet of a capsule's socket, before it leaves. */
+SECTION("cgroup_skb/egress")
+int plab_egress(struct __sk_buff *skb)
+{
+	__u64 cgroup = skb_cgroup_id(skb);
+	struct capsule *capsule = capsule_of(cgroup);
+	struct node *node = this_node();
+	struct packet packet = {};
+	int may;
+
+	if (!capsule || !node)
+		return REFUSE;
+	if (capsule->classid)
+		skb->priority = capsule->classid;
+	if (read_packet(skb, &packet, cgroup, OUT)) {
+		COUNT_REFUSAL(capsule, other);
+		return REFUSE;
+	}
+	may = may_leave(skb, node, capsule, &packet);
+	if (may)
+		count_traffic(capsule, SENT, packets_of(skb), skb->len);
+	count_flow(capsule, &packet.key, may ? SENT : REFUSED, packets_of(skb), skb->len, packet.tcp);
+	return may;
+}
+
+/*
+ * Every packet before a capsule's socket gets it. A cgroup without state gets nothing, as it may send nothing: a socket
+ * that has outlived its capsule in somebody's hands is of no use there.
+ */
 SECTION("cgroup_skb/ingress")
 int plab_ingress(struct __sk_buff *skb)
 {
-	struct capsule *capsule = capsule_of(skb_cgroup_id(skb));
+	__u64 cgroup = skb_cgroup_id(skb);
+	struct capsule *capsule = capsule_of(cgroup);
+	struct packet packet = {};
 
 	if (!capsule)
 		return REFUSE;
 	if ((capsule->flags & CAPSULE_RAW) && !may_hear(skb, capsule))
 		return REFUSE;
+	count_traffic(capsule, GOT, packets_of(skb), skb->len);
+	/* What cannot be read has been accepted by the kernel, which knows more. */
+	if (!read_packet(skb, &packet, cgroup, IN))
+		count_flow(capsule, &packet.key, GOT, packets_of(skb), skb->len, packet.tcp);
 	return PASS;
 }
 

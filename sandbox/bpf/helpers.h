@@ -12,6 +12,10 @@
 #define ntohs(value) __builtin_bswap16(value)
 
 static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
+static long (*map_update)(void *map, const void *key, const void *value, __u64 flags) =
+	(void *)BPF_FUNC_map_update_elem;
+static __u64 (*boot_ns)(void) = (void *)BPF_FUNC_ktime_get_boot_ns;
+static __u64 (*coarse_ns)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static __u64 (*current_cgroup_id)(void) = (void *)BPF_FUNC_get_current_cgroup_id;
 static __u64 (*skb_cgroup_id)(struct __sk_buff *skb) = (void *)BPF_FUNC_skb_cgroup_id;
 static __u64 (*sk_cgroup_id)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_cgroup_id;
@@ -19,9 +23,6 @@ static struct bpf_sock *(*sk_lookup_tcp)(void *ctx, struct bpf_sock_tuple *tuple
                                          __u64 flags) = (void *)BPF_FUNC_sk_lookup_tcp;
 static struct bpf_sock *(*sk_lookup_udp)(void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns,
                                          __u64 flags) = (void *)BPF_FUNC_sk_lookup_udp;
-static long (*map_update)(void *map, const void *key, const void *value, __u64 flags) =
-	(void *)BPF_FUNC_map_update_elem;
-static __u64 (*boot_ns)(void) = (void *)BPF_FUNC_ktime_get_boot_ns;
 static struct bpf_sock *(*sk_fullsock)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_fullsock;
 static long (*sk_release)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_release;
 static long (*skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 len) = (void *)BPF_FUNC_skb_load_bytes;

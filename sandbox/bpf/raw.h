@@ -9,12 +9,10 @@
 #ifndef PLAB_RAW_H
 #define PLAB_RAW_H
 
+#include "packet.h"
 #include "state.h"
 
 #define SOCK_RAW_TYPE 3
-
-#define ICMP_PROTOCOL 1
-#define ICMP6_PROTOCOL 58
 
 /* It may have raw sockets of ICMP, of ICMP for IPv6; it has CAP_NET_RAW if it has one of these. */
 #define CAPSULE_RAW_ICMP 2
@@ -29,12 +27,12 @@
 #define NANOSECONDS 1000000000ULL
 
 /* Whose an echo ID is and when it was last used: `UID << 32 | seconds since boot`. The index is `v6 << 16 | ID`. */
-SECTION("maps") struct bpf_map_def plab1_echo_ids = {
+SECTION("maps") struct bpf_map_def plab2_echo_ids = {
 	BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(__u64), 2 << 16, 0,
 };
 
 /* How many IDs a slice has taken in this minute: `minutes since boot << 32 | count`. */
-SECTION("maps") struct bpf_map_def plab1_echo_take = {
+SECTION("maps") struct bpf_map_def plab2_echo_take = {
 	BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(__u64), 32768, BPF_F_NO_PREALLOC,
 };
 
@@ -47,7 +45,7 @@ struct echo {
 };
 
 /* When it was sent, in seconds since boot. A flood forgets the oldest: their answers are not heard. */
-SECTION("maps") struct bpf_map_def plab1_echo_sent = {
+SECTION("maps") struct bpf_map_def plab2_echo_sent = {
 	BPF_MAP_TYPE_LRU_HASH, sizeof(struct echo), sizeof(__u32), 65536, 0,
 };
 
@@ -61,12 +59,12 @@ INLINE int may_take(__u32 uid, __u32 now)
 {
 	__u64 minute = (__u64)(now / 60) << 32;
 	__u64 none = 0;
-	__u64 *taken = map_lookup(&plab1_echo_take, &uid);
+	__u64 *taken = map_lookup(&plab2_echo_take, &uid);
 	__u64 old, next;
 
 	if (!taken) {
-		map_update(&plab1_echo_take, &uid, &none, BPF_NOEXIST);
-		taken = map_lookup(&plab1_echo_take, &uid);
+		map_update(&plab2_echo_take, &uid, &none, BPF_NOEXIST);
+		taken = map_lookup(&plab2_echo_take, &uid);
 		if (!taken)
 			return 0;
 	}
@@ -90,7 +88,7 @@ INLINE __u64 *echo_id(int v6, __be16 id)
 {
 	__u32 index = (v6 ? 1 << 16 : 0) | (__u32)ntohs(id);
 
-	return map_lookup(&plab1_echo_ids, &index);
+	return map_lookup(&plab2_echo_ids, &index);
 }
 
 /* Makes the ID the slice's, unless it is another's. */
@@ -135,27 +133,27 @@ INLINE void set_remote(struct echo *echo, int v6, const __u32 *address)
 
 /* What is sent by ICMP: an echo request with an ID that is the slice's, and nothing else. Errors, redirects and router
  * advertisements would be believed by others. */
-INLINE int may_ping(struct __sk_buff *skb, struct capsule *capsule, __u32 protocol, int v6, const __u32 *remote,
-		    __u32 offset)
+INLINE int may_ping(struct __sk_buff *skb, struct capsule *capsule, const struct flow_key *key)
 {
+	int v6 = key->family == 6;
 	struct echo echo = {};
 	__u32 now = seconds_since_boot();
 	/* Type, code, checksum, ID, sequence number. */
 	__u8 header[8];
 
-	if (protocol != (v6 ? ICMP6_PROTOCOL : ICMP_PROTOCOL))
+	if (key->protocol != (v6 ? PROTO_ICMPV6 : PROTO_ICMP))
 		return 0;
-	if (skb_load_bytes(skb, offset, header, sizeof(header)))
+	if (skb_load_bytes(skb, v6 ? 40 : 20, header, sizeof(header)))
 		return 0;
 	if (header[0] != (v6 ? 128 : 8) || header[1] != 0)
 		return 0;
 	__builtin_memcpy(&echo.id, &header[4], 2);
 	__builtin_memcpy(&echo.sequence, &header[6], 2);
 	echo.uid = capsule->uid;
-	set_remote(&echo, v6, remote);
+	set_remote(&echo, v6, key->remote);
 	if (!take_id(v6, echo.id, capsule->uid, now))
 		return 0;
-	return !map_update(&plab1_echo_sent, &echo, &now, BPF_ANY);
+	return !map_update(&plab2_echo_sent, &echo, &now, BPF_ANY);
 }
 
 /*
@@ -176,17 +174,17 @@ INLINE int may_leave_raw(struct __sk_buff *skb, struct capsule *capsule)
 		sk = sk_fullsock(sk);
 	if (!sk || sk->type != SOCK_RAW_TYPE)
 		return 1;
-	if (skb->protocol == htons(0x0800)) {
+	if (skb->protocol == htons(ETHERTYPE_IP)) {
 		/* Whole: a later fragment has no header to look at. */
 		if (skb_load_bytes(skb, 6, field, 2) || (field[0] & 0x3f) || field[1])
 			return 0;
 		if (skb_load_bytes(skb, 9, field, 1))
 			return 0;
-		return field[0] == ICMP_PROTOCOL && (capsule->flags & CAPSULE_RAW_ICMP);
+		return field[0] == PROTO_ICMP && (capsule->flags & CAPSULE_RAW_ICMP);
 	}
 	if (skb_load_bytes(skb, 6, field, 1))
 		return 0;
-	return field[0] == ICMP6_PROTOCOL && (capsule->flags & CAPSULE_RAW_ICMP6);
+	return field[0] == PROTO_ICMPV6 && (capsule->flags & CAPSULE_RAW_ICMP6);
 }
 
 /* Whether an echo of this ID and sequence number to this address was the slice's. */
@@ -197,14 +195,14 @@ INLINE int has_sent(const struct echo *echo, int v6)
 
 	if (!owner || *owner >> 32 != echo->uid)
 		return 0;
-	sent = map_lookup(&plab1_echo_sent, echo);
+	sent = map_lookup(&plab2_echo_sent, echo);
 	return sent && seconds_since_boot() - *sent <= ECHO_SECONDS;
 }
 
 /* Whether a port that a packet came from is the slice's: its own, or one that a socket of its capsule is on now. */
 INLINE int is_from(struct __sk_buff *skb, struct capsule *capsule, int v6, __u32 protocol, struct bpf_sock_tuple *tuple)
 {
-	enum class class = protocol == 6 ? CLASS_TCP : CLASS_UDP;
+	enum class class = protocol == PROTO_TCP ? CLASS_TCP : CLASS_UDP;
 	__u16 port = ntohs(v6 ? tuple->ipv6.dport : tuple->ipv4.dport);
 	__u32 owner = owner_of(class, port);
 	struct capsule *holder;
@@ -213,7 +211,7 @@ INLINE int is_from(struct __sk_buff *skb, struct capsule *capsule, int v6, __u32
 
 	if (owner != OWNER_NOBODY)
 		return owner == capsule->uid;
-	if (protocol == 6)
+	if (protocol == PROTO_TCP)
 		sk = v6 ? sk_lookup_tcp(skb, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0)
 			: sk_lookup_tcp(skb, tuple, sizeof(tuple->ipv4), BPF_F_CURRENT_NETNS, 0);
 	else
@@ -257,7 +255,7 @@ INLINE int is_about_own(struct __sk_buff *skb, struct capsule *capsule, int v6, 
 		tuple.ipv4.sport = words[1];
 		tuple.ipv4.dport = words[0];
 	}
-	if (protocol == (v6 ? ICMP6_PROTOCOL : ICMP_PROTOCOL)) {
+	if (protocol == (v6 ? PROTO_ICMPV6 : PROTO_ICMP)) {
 		/* Type and code of an echo request. */
 		if (words[0] != htons(v6 ? 128 << 8 : 8 << 8))
 			return 0;
@@ -267,7 +265,7 @@ INLINE int is_about_own(struct __sk_buff *skb, struct capsule *capsule, int v6, 
 		set_remote(&echo, v6, remote);
 		return has_sent(&echo, v6);
 	}
-	if (protocol != 6 && protocol != 17)
+	if (protocol != PROTO_TCP && protocol != PROTO_UDP)
 		return 0;
 	return is_from(skb, capsule, v6, protocol, &tuple);
 }
@@ -275,7 +273,7 @@ INLINE int is_about_own(struct __sk_buff *skb, struct capsule *capsule, int v6, 
 /* Whether a raw socket of the capsule gets this packet; other sockets are not asked about. */
 INLINE int may_hear(struct __sk_buff *skb, struct capsule *capsule)
 {
-	int v6 = skb->protocol == htons(0x86dd);
+	int v6 = skb->protocol == htons(ETHERTYPE_IPV6);
 	struct bpf_sock *sk = skb->sk;
 	struct echo echo = {};
 	__u32 remote[4] = {};
@@ -290,7 +288,7 @@ INLINE int may_hear(struct __sk_buff *skb, struct capsule *capsule)
 		return 1;
 	if (!(capsule->flags & (v6 ? CAPSULE_RAW_ICMP6 : CAPSULE_RAW_ICMP)))
 		return 0;
-	if (skb_load_bytes(skb, v6 ? 6 : 9, &protocol, 1) || protocol != (v6 ? ICMP6_PROTOCOL : ICMP_PROTOCOL))
+	if (skb_load_bytes(skb, v6 ? 6 : 9, &protocol, 1) || protocol != (v6 ? PROTO_ICMPV6 : PROTO_ICMP))
 		return 0;
 	if (v6) {
 		if (skb_load_bytes(skb, 8, remote, 16))

@@ -27,8 +27,15 @@ struct capsule {
 	__u32 classid;
 	/* CAPSULE_* */
 	__u32 flags;
-	__u32 unused;
+	/* Where its traffic is counted. */
+	__u32 index;
+	/* The turn in which it took its last slot for a flow, and how many it has taken in that; the programs' own. */
+	__u32 turn;
+	__u32 taken;
 };
+
+/* As many as there can be. `src/net/layout.rs` has it, too. */
+#define CAPSULES 8192
 
 /* It has ports of SCTP, so it may have sockets of SCTP. */
 #define CAPSULE_SCTP 1
@@ -60,22 +67,22 @@ struct prefix6 {
 	__u32 address[4];
 };
 
-SECTION("maps") struct bpf_map_def plab1_node = {
+SECTION("maps") struct bpf_map_def plab2_node = {
 	BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(struct node), 1, 0,
 };
-SECTION("maps") struct bpf_map_def plab1_capsules = {
-	BPF_MAP_TYPE_HASH, sizeof(__u64), sizeof(struct capsule), 32768, BPF_F_NO_PREALLOC,
+SECTION("maps") struct bpf_map_def plab2_capsules = {
+	BPF_MAP_TYPE_HASH, sizeof(__u64), sizeof(struct capsule), CAPSULES, BPF_F_NO_PREALLOC,
 };
-SECTION("maps") struct bpf_map_def plab1_refusals = {
-	BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(struct refusals), 32768, BPF_F_NO_PREALLOC,
+SECTION("maps") struct bpf_map_def plab2_refusals = {
+	BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(struct refusals), CAPSULES, BPF_F_NO_PREALLOC,
 };
-SECTION("maps") struct bpf_map_def plab1_owners = {
+SECTION("maps") struct bpf_map_def plab2_owners = {
 	BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(__u64), CLASSES << 16, BPF_F_MMAPABLE,
 };
-SECTION("maps") struct bpf_map_def plab1_opt_out4 = {
+SECTION("maps") struct bpf_map_def plab2_opt_out4 = {
 	BPF_MAP_TYPE_LPM_TRIE, sizeof(struct prefix4), sizeof(__u32), 65536, BPF_F_NO_PREALLOC,
 };
-SECTION("maps") struct bpf_map_def plab1_opt_out6 = {
+SECTION("maps") struct bpf_map_def plab2_opt_out6 = {
 	BPF_MAP_TYPE_LPM_TRIE, sizeof(struct prefix6), sizeof(__u32), 65536, BPF_F_NO_PREALLOC,
 };
 
@@ -83,7 +90,7 @@ INLINE struct node *this_node(void)
 {
 	__u32 zero = 0;
 
-	return map_lookup(&plab1_node, &zero);
+	return map_lookup(&plab2_node, &zero);
 }
 
 INLINE int is_ephemeral(const struct node *node, __u16 port)
@@ -93,13 +100,13 @@ INLINE int is_ephemeral(const struct node *node, __u16 port)
 
 INLINE struct capsule *capsule_of(__u64 cgroup)
 {
-	return map_lookup(&plab1_capsules, &cgroup);
+	return map_lookup(&plab2_capsules, &cgroup);
 }
 
 INLINE __u32 owner_of(enum class class, __u16 port)
 {
 	__u32 index = (__u32)class << 16 | port;
-	__u64 *owner = map_lookup(&plab1_owners, &index);
+	__u64 *owner = map_lookup(&plab2_owners, &index);
 
 	/* The array has every index; what could not be looked up is not free to take. */
 	return owner ? (__u32)*owner : OWNER_NODE;
@@ -109,7 +116,7 @@ INLINE __u32 owner_of(enum class class, __u16 port)
 #define COUNT_REFUSAL(capsule, what)                                               \
 	do {                                                                       \
 		__u32 uid = (capsule)->uid;                                        \
-		struct refusals *refusals = map_lookup(&plab1_refusals, &uid);     \
+		struct refusals *refusals = map_lookup(&plab2_refusals, &uid);     \
 		if (refusals)                                                      \
 			__sync_fetch_and_add(&refusals->what, 1);                  \
 	} while (0)
@@ -119,7 +126,7 @@ INLINE int opted_out4(struct node *node, __u32 address)
 {
 	struct prefix4 key = { .length = 32, .address = address };
 
-	return node->opt_outs4 && map_lookup(&plab1_opt_out4, &key);
+	return node->opt_outs4 && map_lookup(&plab2_opt_out4, &key);
 }
 
 INLINE int opted_out6(struct node *node, const __u32 address[4])
@@ -129,7 +136,7 @@ INLINE int opted_out6(struct node *node, const __u32 address[4])
 		.address = { address[0], address[1], address[2], address[3] },
 	};
 
-	return node->opt_outs6 && map_lookup(&plab1_opt_out6, &key);
+	return node->opt_outs6 && map_lookup(&plab2_opt_out6, &key);
 }
 
 #endif

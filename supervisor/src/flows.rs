@@ -3,6 +3,8 @@
 //! The store may be unusable, on a full disk or after a downgrade; the node then goes on without it and says so. Questions
 //! are asked on threads of their own, so few at a time that they are no burden: plabd's one thread waits for none.
 
+mod drain;
+
 use std::cell::{Cell, RefCell};
 use std::ops::ControlFlow;
 use std::rc::Rc;
@@ -13,8 +15,10 @@ use plab_flows::{
 };
 use plab_protocol::control::{ErrorCode, ErrorReply, Severity};
 use plab_protocol::flows::PAGE;
+use plab_sandbox::KernelError;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 
+use self::drain::Drain;
 use crate::clock::Clock;
 use crate::machine::Machine;
 use crate::node::Node;
@@ -38,6 +42,7 @@ const SAME: i64 = 100;
 /// The flow store of the node.
 pub struct Flows {
     store: RefCell<Option<Store>>,
+    drain: RefCell<Option<Drain>>,
     /// Where the kernel's records go, and what answers; or why there is neither.
     ways: Result<(FlowSink, FlowReader), String>,
     clock: Cell<ClockReading>,
@@ -60,6 +65,7 @@ impl Flows {
         };
         Self {
             store: RefCell::new(store),
+            drain: RefCell::new(None),
             ways,
             clock: Cell::new(clock),
             of_root: Semaphore::new(AT_ONCE),
@@ -67,19 +73,40 @@ impl Flows {
         }
     }
 
+    /// Begins to take the kernel's records, once it is known whose they are.
+    ///
+    /// # Errors
+    /// The kernel refuses, or no thread can be started.
+    pub fn begin(&self, machine: &Machine) -> Result<(), KernelError> {
+        // Without either there is nothing to be taken, or nowhere to go; both are told where the node's state is.
+        let (Some(guard), Ok((sink, _))) = (machine.guard(), &self.ways) else { return Ok(()) };
+        let drain = Drain::start(guard.flows()?, sink.clone())
+            .map_err(|error| KernelError::new("start", "the thread that takes flow records", error))?;
+        *self.drain.borrow_mut() = Some(drain);
+        Ok(())
+    }
+
     /// Says whose the flows of a slice's capsule are from now on.
     pub fn tell_owner(&self, machine: &Machine, slice: &Slice) {
-        let Ok((sink, _)) = &self.ways else { return };
         // A cgroup that is gone sends nothing more.
-        let Ok(Some(cgroup)) = machine.tree.capsule_cgroup(&slice.name) else { return };
-        let Ok(stat) = rustix::fs::fstat(cgroup.unified()) else { return };
+        if let Ok(Some(cgroup)) = machine.tree.capsule_id(&slice.name) {
+            self.teller(slice)(cgroup);
+        }
+    }
+
+    /// What says, also on another thread, that the flows of a cgroup are this slice's from now on.
+    pub fn teller(&self, slice: &Slice) -> impl FnOnce(u64) + Send + 'static {
+        let sink = self.ways.as_ref().ok().map(|(sink, _)| sink.clone());
         let owner = Owner {
             slice: slice.name.clone(),
             uid: slice.uid.get(),
             contact: slice.definition.borrow().contact.clone(),
         };
-        // The inode of a cgroup's directory is the cgroup's ID, see bpf_get_current_cgroup_id in bpf-helpers(7).
-        sink.set_owner(stat.st_ino, owner);
+        move |cgroup| {
+            if let Some(sink) = sink {
+                sink.set_owner(cgroup, owner);
+            }
+        }
     }
 
     /// Says what time it is, after it was judged anew.
@@ -96,7 +123,11 @@ impl Flows {
     /// What is kept, and what was lost in the time that `filter` asks about.
     pub fn kept(&self, filter: &Filter) -> Kept {
         match &self.ways {
-            Ok((_, reader)) => reader.kept(filter),
+            Ok((_, reader)) => {
+                let mut kept = reader.kept(filter);
+                kept.trouble = kept.trouble.or_else(|| self.drain.borrow().as_ref().and_then(Drain::trouble));
+                kept
+            }
             Err(why) => Kept { trouble: Some(why.clone()), ..Kept::default() },
         }
     }
@@ -171,9 +202,13 @@ impl Flows {
     /// Writes what was delivered and ends the store.
     pub async fn close(&self) {
         if let Some(store) = self.store.take() {
+            let drain = self.drain.take();
             let (done, closed) = oneshot::channel::<()>();
             // Not on the pool, which may be busy, and not for ever: what was written is whole in any case.
             let begun = start(move || {
+                if let Some(drain) = drain {
+                    drain.stop();
+                }
                 store.close();
                 drop(done);
             });

@@ -198,6 +198,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     tokio::task::spawn_local(etc_watch::follow(Rc::clone(&node)));
     tokio::task::spawn_local(clock::follow(Rc::clone(&node)));
     tokio::task::spawn_local(power::follow(Rc::clone(&node)));
+    node.flows.begin(&node.machine)?;
     tokio::task::spawn_local(flows::follow(Rc::clone(&node)));
     tokio::task::spawn_local(bandwidth::follow(Rc::clone(&node)));
     tokio::select! {

@@ -205,6 +205,52 @@ fn the_store_outlives_crashes_and_its_damage_is_no_end_of_plabd() {
     node.finish();
 }
 
+#[test]
+fn what_a_capsule_sends_is_on_record_and_outlives_a_killed_plabd() {
+    let mut node = TestNode::start("flows-kernel");
+    node.define("site_a", "");
+    node.define("site_b", "");
+    // Five datagrams of 100 bytes to nobody, so nothing comes back that would be counted.
+    let send = |slice: &str, family: &str, to: &str| {
+        let script = format!(
+            "import socket; s = socket.socket(socket.{family}, socket.SOCK_DGRAM)\n\
+             for _ in range(5): s.sendto(b'x' * 100, ('{to}', 9))"
+        );
+        node.exec(slice, &["python3", "-c", &script]).ok();
+    };
+    send("site_a", "AF_INET", "127.7.7.7");
+    send("site_b", "AF_INET6", "::1");
+    let sender = |node: &TestNode, to: &str| {
+        eventually("the sender is found", || {
+            let found = node.plab(&["who-sent", "--to", to, "--proto", "udp", "--json"]);
+            json(&found)["senders"].as_array().and_then(|all| all.first().cloned())
+        })
+    };
+    for (to, slice, bytes) in [("127.7.7.7:9", "site_a", 5 * 128), ("[::1]:9", "site_b", 5 * 148)] {
+        let found = sender(&node, to);
+        assert_eq!(
+            (&found["slice"], &found["packets_out"], &found["bytes_out"], &found["flows"]),
+            (&slice.into(), &5.into(), &bytes.into(), &1.into()),
+            "{found}"
+        );
+        let traffic = &node.status(slice)["traffic"];
+        assert_eq!((&traffic["packets_out"], &traffic["bytes_out"]), (&5.into(), &bytes.into()));
+    }
+    // Sent at the last moment: what plabd has not taken is in the kernel, for the next one.
+    let before = node.status("site_a")["uid"].clone();
+    node.exec(
+        "site_a",
+        &["python3", "-c", "import socket; socket.socket(2, 2).sendto(b'', ('127.8.8.8', 9))"],
+    )
+    .ok();
+    node.kill_daemon();
+    node.start_daemon();
+    let found = sender(&node, "127.8.8.8:9");
+    assert_eq!((&found["packets_out"], &found["bytes_out"], &found["uid"]), (&1.into(), &28.into(), &before));
+    assert_eq!(node.status("site_a")["traffic"]["packets_out"], 6);
+    node.finish();
+}
+
 /// Calls `work` in a thread whose mount namespace has a small file system at `path`, which goes with it. The threads that it
 /// starts are in there, too.
 fn on_a_small_disk(path: &std::path::Path, work: impl FnOnce() + Send + 'static) {

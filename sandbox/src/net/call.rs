@@ -11,6 +11,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use aya_obj::generated::{bpf_cmd, bpf_insn, bpf_map_info, bpf_prog_info};
 use rustix::io::Errno;
 
+use crate::error::{KernelError, Tried};
+
 /// An object's name in the kernel: 15 bytes and a NUL.
 pub(super) type Name = [u8; 16];
 
@@ -56,6 +58,19 @@ pub(super) struct MapShape {
 }
 
 pub(super) fn map_create(map_name: &str, shape: MapShape) -> Result<OwnedFd, Errno> {
+    create(map_name, shape, 0)
+}
+
+/// A map whose values are maps that are made as `inner` is.
+pub(super) fn map_of_maps_create(
+    map_name: &str,
+    shape: MapShape,
+    inner: BorrowedFd<'_>,
+) -> Result<OwnedFd, Errno> {
+    create(map_name, shape, fd(inner))
+}
+
+fn create(map_name: &str, shape: MapShape, inner_map_fd: u32) -> Result<OwnedFd, Errno> {
     #[repr(C)]
     struct Attribute {
         shape: [u32; 5],
@@ -66,7 +81,7 @@ pub(super) fn map_create(map_name: &str, shape: MapShape) -> Result<OwnedFd, Err
     let MapShape { kind, key, value, entries, flags } = shape;
     let mut attribute = Attribute {
         shape: [kind, key, value, entries, flags],
-        inner_map_fd: 0,
+        inner_map_fd,
         numa_node: 0,
         name: name(map_name),
     };
@@ -96,6 +111,22 @@ fn element(
 
 pub(super) fn update(map: BorrowedFd<'_>, key: &[u8], value: &[u8], flags: u64) -> Result<(), Errno> {
     element(bpf_cmd::BPF_MAP_UPDATE_ELEM, map, key.as_ptr(), value.as_ptr().cast_mut(), flags)
+}
+
+/// Puts a map into an array of maps. Returns when no program uses what was there before.
+pub(super) fn put_map(maps: BorrowedFd<'_>, index: u32, map: BorrowedFd<'_>) -> Result<(), Errno> {
+    update(maps, &index.to_ne_bytes(), &fd(map).to_ne_bytes(), 0)
+}
+
+/// How many copies there are of a value of which each processor has its own: one for each that there could be.
+pub(super) fn possible_cpus() -> Result<usize, KernelError> {
+    let source = "/sys/devices/system/cpu/possible";
+    let text = std::fs::read_to_string(source).tried("read", source)?;
+    // `0-3`, or `0`; see cpu-list in cpuset(7).
+    let last = text.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<usize>().ok());
+    last.map(|last| last + 1).ok_or_else(|| {
+        KernelError::new("read", source, std::io::Error::other(format!("it says {:?}", text.trim())))
+    })
 }
 
 /// Fills `value`; false if there is no such key.

@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use plab_config::{IpPrefix, PortRange, Transport};
 use rustix::io::Errno;
 
-use super::call;
+use super::call::{self, possible_cpus};
+use super::flows::FlowTap;
 use super::layout::{
-    CapsuleState, NodeState, OWNER_NOBODY, OWNER_NODE, OWNER_NODE_OPEN, Plain, Refusals, prefix_key,
+    CAPSULES, CapsuleEntry, CapsuleState, NodeState, OWNER_NOBODY, OWNER_NODE, OWNER_NODE_OPEN, Plain,
+    Refusals, Traffic, prefix_key,
 };
 use super::object::{self, Maps, PROGRAMS, Program};
 use super::owners::Owners;
@@ -30,6 +32,9 @@ pub struct NetworkGuard {
     parent: OwnedFd,
     path: String,
     node: Mutex<NodeState>,
+    /// Where the traffic of which capsule is counted, by the ID of its cgroup.
+    indices: Mutex<BTreeMap<u64, u32>>,
+    cpus: usize,
 }
 
 /// What became of sockets on ports that are not their slices' any more.
@@ -59,7 +64,35 @@ impl NetworkGuard {
         call::lookup(maps.get("node")?, &0_u32.to_ne_bytes(), &mut bytes)
             .tried("look up", "the node's state")?;
         let node = NodeState { ephemeral: ephemeral_range()?, ..NodeState::from_bytes(bytes) };
-        Ok(Self { maps, owners, programs, parent, path, node: Mutex::new(node) })
+        let guard = Self {
+            maps,
+            owners,
+            programs,
+            parent,
+            path,
+            node: Mutex::new(node),
+            indices: Mutex::default(),
+            cpus: possible_cpus()?,
+        };
+        for cgroup in guard.cgroups()? {
+            if let Some(entry) = guard.entry(cgroup)? {
+                guard.indices().insert(cgroup, entry.index);
+            }
+        }
+        Ok(guard)
+    }
+
+    fn indices(&self) -> MutexGuard<'_, BTreeMap<u64, u32>> {
+        // Each entry is written whole.
+        self.indices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The records of what capsules send and get. For the one who keeps them.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn flows(&self) -> Result<FlowTap, KernelError> {
+        FlowTap::open(self.maps.get("turns")?, self.maps.get("flows")?, self.maps.get("lost")?)
     }
 
     /// Puts the programs in force, each in place of a former plabd's at once: capsules that run are under the one or the
@@ -112,8 +145,32 @@ impl NetworkGuard {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(KernelError::new("count refusals for", on, error)),
         }
-        call::update(self.maps.get("capsules")?, &cgroup.to_ne_bytes(), &state.bytes(), 0)
+        let entry = CapsuleEntry { state, index: self.index_for(cgroup)? };
+        call::update(self.maps.get("capsules")?, &cgroup.to_ne_bytes(), &entry.bytes(), 0)
             .tried("admit to the network", on)
+    }
+
+    /// Where the capsule's traffic is counted; from nothing, if it is new.
+    fn index_for(&self, cgroup: u64) -> Result<u32, KernelError> {
+        let mut indices = self.indices();
+        if let Some(index) = indices.get(&cgroup) {
+            return Ok(*index);
+        }
+        let used: BTreeSet<u32> = indices.values().copied().collect();
+        let free = (0..CAPSULES).find(|index| !used.contains(index));
+        let index =
+            free.ok_or_else(|| KernelError::new("count the traffic of", "a capsule", Errno::NOSPC))?;
+        let nothing = vec![0; self.cpus * Traffic::SIZE];
+        call::update(self.maps.get("traffic")?, &index.to_ne_bytes(), &nothing, 0)
+            .tried("count the traffic of", "a capsule")?;
+        indices.insert(cgroup, index);
+        Ok(index)
+    }
+
+    fn cgroups(&self) -> Result<Vec<u64>, KernelError> {
+        let keys = call::keys(self.maps.get("capsules")?, 8).tried("list", "capsules on the network")?;
+        let id = |key: &Vec<u8>| <[u8; 8]>::try_from(&key[..]).map(u64::from_ne_bytes).ok();
+        Ok(keys.iter().filter_map(id).collect())
     }
 
     /// Forgets every capsule but those: of cgroups that are gone.
@@ -121,13 +178,16 @@ impl NetworkGuard {
     /// # Errors
     /// The kernel refuses.
     pub fn keep_only(&self, cgroups: &BTreeSet<u64>) -> Result<(), KernelError> {
-        let map = self.maps.get("capsules")?;
-        for key in call::keys(map, 8).tried("list", "capsules on the network")? {
-            let id = <[u8; 8]>::try_from(&key[..]).map(u64::from_ne_bytes).unwrap_or_default();
-            if !cgroups.contains(&id) {
-                call::delete(map, &key).tried("forget", "a capsule on the network")?;
-            }
+        for cgroup in self.cgroups()?.into_iter().filter(|cgroup| !cgroups.contains(cgroup)) {
+            self.forget(cgroup)?;
         }
+        Ok(())
+    }
+
+    fn forget(&self, cgroup: u64) -> Result<(), KernelError> {
+        call::delete(self.maps.get("capsules")?, &cgroup.to_ne_bytes())
+            .tried("forget", format!("the capsule of cgroup {cgroup} on the network"))?;
+        self.indices().remove(&cgroup);
         Ok(())
     }
 
@@ -138,7 +198,7 @@ impl NetworkGuard {
     pub fn dismiss(&self, cgroup: u64) -> Result<(), KernelError> {
         let Some(state) = self.capsule(cgroup)? else { return Ok(()) };
         let on = format!("the capsule of UID {}", state.uid);
-        call::delete(self.maps.get("capsules")?, &cgroup.to_ne_bytes()).tried("forget", &on)?;
+        self.forget(cgroup)?;
         call::delete(self.maps.get("refusals")?, &state.uid.to_ne_bytes()).tried("forget", &on)
     }
 
@@ -214,10 +274,26 @@ impl NetworkGuard {
     /// # Errors
     /// The map cannot be read.
     pub fn capsule(&self, cgroup: u64) -> Result<Option<CapsuleState>, KernelError> {
-        let mut bytes = [0; CapsuleState::SIZE];
+        Ok(self.entry(cgroup)?.map(|entry| entry.state))
+    }
+
+    fn entry(&self, cgroup: u64) -> Result<Option<CapsuleEntry>, KernelError> {
+        let mut bytes = [0; CapsuleEntry::SIZE];
         let found = call::lookup(self.maps.get("capsules")?, &cgroup.to_ne_bytes(), &mut bytes)
             .tried("look up", format!("the capsule of cgroup {cgroup} on the network"))?;
-        Ok(found.then(|| CapsuleState::from_bytes(bytes)))
+        Ok(found.then(|| CapsuleEntry::from_bytes(bytes)))
+    }
+
+    /// What a capsule has sent and got since it was made; none if it is not known.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn traffic(&self, cgroup: u64) -> Result<Option<Traffic>, KernelError> {
+        let Some(index) = self.indices().get(&cgroup).copied() else { return Ok(None) };
+        let mut copies = vec![0; self.cpus * Traffic::SIZE];
+        let found = call::lookup(self.maps.get("traffic")?, &index.to_ne_bytes(), &mut copies)
+            .tried("look up", format!("the traffic of cgroup {cgroup}"))?;
+        Ok(found.then(|| Traffic::sum(&copies)))
     }
 
     /// What a slice was refused since its capsule was made; nothing if it has none.

@@ -11,6 +11,13 @@ pub(super) const OWNER_NODE: u32 = 0xffff_ffff;
 /// Ports are the node's, and capsules may reach them.
 pub(super) const OWNER_NODE_OPEN: u32 = 0xffff_fffe;
 
+/// Slots for flows in one of the two sets.
+pub(super) const SLOTS: usize = 32_768;
+/// Bytes of one, `struct flow`.
+pub(super) const SLOT_SIZE: usize = 128;
+/// Capsules that the programs can know at a time.
+pub(super) const CAPSULES: u32 = 8192;
+
 /// It has ports of SCTP.
 const CAPSULE_SCTP: u32 = 1;
 /// It may have raw sockets of ICMP, of ICMP for IPv6.
@@ -68,42 +75,81 @@ pub struct CapsuleState {
     pub raw_icmp6: bool,
 }
 
-impl CapsuleState {
-    /// Bytes of the structure.
-    pub(super) const SIZE: usize = 16;
+/// `struct capsule`: a capsule's state, and where its traffic is counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct CapsuleEntry {
+    pub(super) state: CapsuleState,
+    /// Below [`CAPSULES`]; no other capsule has it.
+    pub(super) index: u32,
+}
 
-    /// The structure of these bytes.
+impl CapsuleEntry {
+    /// Bytes of the structure.
+    pub(super) const SIZE: usize = 24;
+
+    /// The structure of these bytes. What the programs note for themselves is passed over.
     pub(super) fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
-        let [a, b, c, _] = words(bytes);
-        let has = |flag: u32| c & flag != 0;
-        Self {
-            uid: a,
-            classid: b,
+        let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let has = |flag: u32| word(8) & flag != 0;
+        let state = CapsuleState {
+            uid: word(0),
+            classid: word(4),
             sctp: has(CAPSULE_SCTP),
             raw_icmp: has(CAPSULE_RAW_ICMP),
             raw_icmp6: has(CAPSULE_RAW_ICMP6),
-        }
+        };
+        Self { state, index: word(12) }
     }
 }
 
-impl Plain for CapsuleState {
+impl Plain for CapsuleEntry {
     fn bytes(self) -> Vec<u8> {
-        let flags = [
-            (self.sctp, CAPSULE_SCTP),
-            (self.raw_icmp, CAPSULE_RAW_ICMP),
-            (self.raw_icmp6, CAPSULE_RAW_ICMP6),
-        ];
+        let CapsuleState { uid, classid, sctp, raw_icmp, raw_icmp6 } = self.state;
+        let flags = [(sctp, CAPSULE_SCTP), (raw_icmp, CAPSULE_RAW_ICMP), (raw_icmp6, CAPSULE_RAW_ICMP6)];
         let flags = flags.into_iter().filter(|(has, _)| *has).fold(0, |all, (_, flag)| all | flag);
-        [self.uid, self.classid, flags, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
+        [uid, classid, flags, self.index, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
     }
 }
 
-fn words(bytes: [u8; 16]) -> [u32; 4] {
-    let mut words = [0; 4];
-    for (word, four) in words.iter_mut().zip(bytes.chunks_exact(4)) {
-        *word = u32::from_ne_bytes([four[0], four[1], four[2], four[3]]);
+/// What a capsule has sent and got since it was made, from the network header on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets that left.
+    pub packets_out: u64,
+    /// Bytes that left.
+    pub bytes_out: u64,
+    /// Packets that came.
+    pub packets_in: u64,
+    /// Bytes that came.
+    pub bytes_in: u64,
+}
+
+impl Traffic {
+    /// Bytes of the structure.
+    pub(super) const SIZE: usize = 32;
+
+    /// The sum of the processors' copies.
+    pub(super) fn sum(copies: &[u8]) -> Self {
+        let mut sum = [0_u64; 4];
+        for copy in copies.chunks_exact(Self::SIZE) {
+            for (total, count) in sum.iter_mut().zip(numbers::<4>(copy)) {
+                *total = total.wrapping_add(count);
+            }
+        }
+        let [packets_out, bytes_out, packets_in, bytes_in] = sum;
+        Self { packets_out, bytes_out, packets_in, bytes_in }
     }
-    words
+}
+
+/// The first numbers of 64 bits in `bytes`.
+pub(super) fn numbers<const N: usize>(bytes: &[u8]) -> [u64; N] {
+    let mut numbers = [0; N];
+    for (number, eight) in numbers.iter_mut().zip(bytes.chunks_exact(8)) {
+        let mut word = [0; 8];
+        word.copy_from_slice(eight);
+        *number = u64::from_ne_bytes(word);
+    }
+    numbers
 }
 
 /// What a slice was refused since its capsule was made, in packets and calls.
@@ -125,13 +171,7 @@ impl Refusals {
 
     /// The structure of these bytes.
     pub(super) fn from_bytes(bytes: [u8; Self::SIZE]) -> Self {
-        let mut counts = [0; 4];
-        for (count, eight) in counts.iter_mut().zip(bytes.chunks_exact(8)) {
-            let mut word = [0; 8];
-            word.copy_from_slice(eight);
-            *count = u64::from_ne_bytes(word);
-        }
-        let [opt_out, port, local, other] = counts;
+        let [opt_out, port, local, other] = numbers(&bytes);
         Self { opt_out, port, local, other }
     }
 }
@@ -163,14 +203,44 @@ mod tests {
 
     #[test]
     fn structures_are_as_large_as_in_c() {
+        let shapes = crate::net::object::shapes().expect("the object");
+        let shape = |name: &str| {
+            let found = shapes.iter().find(|(full, _)| full.ends_with(&format!("_{name}")));
+            found.map(|(_, shape)| (shape.key as usize, shape.value as usize, shape.entries as usize))
+        };
+        for (name, key, value, entries) in [
+            ("node", 4, NodeState::SIZE, 1),
+            ("capsules", 8, CapsuleEntry::SIZE, CAPSULES as usize),
+            ("refusals", 4, Refusals::SIZE, CAPSULES as usize),
+            ("owners", 4, 8, 4 << 16),
+            ("opt_out4", prefix_key("192.0.2.0/24".parse().expect("a prefix")).len(), 4, 65_536),
+            ("opt_out6", prefix_key("2001:db8::/32".parse().expect("a prefix")).len(), 4, 65_536),
+            ("turns", 4, crate::net::flows::TURNS_SIZE, 1),
+            ("flows", 4, SLOT_SIZE, 2 * SLOTS),
+            ("lost", 4, 8, 1),
+            ("traffic", 4, Traffic::SIZE, CAPSULES as usize),
+        ] {
+            assert_eq!(shape(name), Some((key, value, entries)), "{name}");
+        }
+        // Nobody but the programs reads these.
+        let theirs = ["live", "echo_ids", "echo_take", "echo_sent"];
+        assert!(theirs.into_iter().all(|name| shape(name).is_some()), "{shapes:?}");
+        assert_eq!(shapes.len(), 10 + theirs.len(), "{shapes:?}");
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
         let node = NodeState { ephemeral: (32_768, 60_999), opt_outs: (3, 1) };
         assert_eq!(NodeState::from_bytes(node.bytes().try_into().expect("12 bytes")), node);
         let state =
             CapsuleState { uid: 70_001, classid: 0x0001_0010, sctp: true, raw_icmp: true, raw_icmp6: false };
-        let bytes: [u8; CapsuleState::SIZE] = state.bytes().try_into().expect("16 bytes");
-        assert_eq!(CapsuleState::from_bytes(bytes), state);
-        assert_eq!(prefix_key("192.0.2.0/24".parse().expect("a prefix")).len(), 8);
-        assert_eq!(prefix_key("2001:db8::/32".parse().expect("a prefix")).len(), 20);
+        let entry = CapsuleEntry { state, index: 7 };
+        let bytes: [u8; CapsuleEntry::SIZE] = entry.bytes().try_into().expect("24 bytes");
+        assert_eq!(CapsuleEntry::from_bytes(bytes), entry);
+        let copies: Vec<u8> =
+            [1_u64, 2, 3, 4, 10, 20, 30, 40].into_iter().flat_map(u64::to_ne_bytes).collect();
+        let sum = Traffic { packets_out: 11, bytes_out: 22, packets_in: 33, bytes_in: 44 };
+        assert_eq!(Traffic::sum(&copies), sum);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! programs hold; the next plabd finds them through the programs.
 
 mod call;
+mod flows;
 mod guard;
 mod layout;
 mod object;
@@ -16,8 +17,9 @@ mod shaping;
 mod sockets;
 mod tc;
 
+pub use flows::{FlowTap, RECORD_SIZE};
 pub use guard::{Closed, NetworkGuard};
-pub use layout::{CapsuleState, Refusals};
+pub use layout::{CapsuleState, Refusals, Traffic};
 pub use reserved::ReservedPorts;
 pub use shaping::{ClassId, Plan, Shaper, TrafficCounts};
 pub use sockets::{InetSocket, SocketTable};

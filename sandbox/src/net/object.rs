@@ -89,15 +89,13 @@ fn kinds(section: &ProgramSection) -> Option<(bpf_prog_type, bpf_attach_type)> {
     })
 }
 
-/// Loads every program. A map of the same name and shape that is in `former` is used again, with what is in it.
-pub(super) fn load(former: BTreeMap<String, OwnedFd>) -> Result<(Maps, Vec<Program>), KernelError> {
-    let broken = |error: &dyn std::fmt::Display| {
-        KernelError::new("read", "the BPF object", std::io::Error::other(error.to_string()))
-    };
-    let mut object = Object::parse(&OBJECT.0).map_err(|error| broken(&error))?;
-    let mut former = former;
-    let mut maps = BTreeMap::new();
-    for (name, map) in &object.maps {
+fn broken(error: &dyn std::fmt::Display) -> KernelError {
+    KernelError::new("read", "the BPF object", std::io::Error::other(error.to_string()))
+}
+
+/// The object's maps, by name.
+fn shapes_of(object: &Object) -> impl Iterator<Item = (&String, MapShape)> {
+    object.maps.iter().map(|(name, map)| {
         let shape = MapShape {
             kind: map.map_type(),
             key: map.key_size(),
@@ -105,6 +103,23 @@ pub(super) fn load(former: BTreeMap<String, OwnedFd>) -> Result<(Maps, Vec<Progr
             entries: map.max_entries(),
             flags: map.map_flags(),
         };
+        (name, shape)
+    })
+}
+
+/// What the object's maps are made as, for a comparison with what is read from them.
+#[cfg(test)]
+pub(super) fn shapes() -> Result<Vec<(String, MapShape)>, KernelError> {
+    let object = Object::parse(&OBJECT.0).map_err(|error| broken(&error))?;
+    Ok(shapes_of(&object).map(|(name, shape)| (name.clone(), shape)).collect())
+}
+
+/// Loads every program. A map of the same name and shape that is in `former` is used again, with what is in it.
+pub(super) fn load(former: BTreeMap<String, OwnedFd>) -> Result<(Maps, Vec<Program>), KernelError> {
+    let mut object = Object::parse(&OBJECT.0).map_err(|error| broken(&error))?;
+    let mut former = former;
+    let mut maps = BTreeMap::new();
+    for (name, shape) in shapes_of(&object) {
         let old =
             former.remove(name).filter(|old| call::map_info(old.as_fd()).is_ok_and(|(_, is)| is == shape));
         let fd = match old {

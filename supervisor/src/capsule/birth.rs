@@ -34,7 +34,8 @@ const OPEN_FILES: u64 = 65_536;
 /// Namespaces at birth; mount and cgroup follow inside, see `plab_sandbox::view`.
 const NAMESPACES: u64 = (libc::CLONE_NEWPID | libc::CLONE_NEWIPC) as u64;
 
-/// Makes the capsule: limited, restricted, read back, its hooks begun.
+/// Makes the capsule: limited, restricted, read back, its hooks begun. `known` is told the ID of its cgroup before anything is
+/// in it.
 ///
 /// # Errors
 /// The first thing that could not be done or is not in force.
@@ -43,6 +44,7 @@ pub fn birth(
     definition: &Definition,
     uid: u32,
     configured: bool,
+    known: impl FnOnce(u64),
 ) -> Result<Capsule, KernelError> {
     let slice = definition.name.as_str();
     let profile = machine.profile(definition.seccomp.profile.as_str()).map_err(|reason| {
@@ -56,8 +58,10 @@ pub fn birth(
     let oom = cgroup.oom_event()?;
     machine.bandwidth.place(uid, definition.network.rate)?;
     // Until its cgroup is known to the network's programs it could not even make a socket.
+    let id = cgroup.id()?;
+    known(id);
     match machine.required_guard()? {
-        Some(guard) => guard.admit(cgroup.id()?, wishes::network(definition, uid, machine))?,
+        Some(guard) => guard.admit(id, wishes::network(definition, uid, machine))?,
         // Admission has refused it; and what has CAP_NET_RAW without the programs hears everybody.
         None if wishes::kept(definition) == Kept::RawSockets => {
             return Err(KernelError::new("hold to its raw sockets", slice, Errno::NOTSUP)

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use plab_protocol::control::{NodeStatus, RefusedDefinition, Severity, SliceStatus, Usage};
+use plab_protocol::control::{
+    NetworkRefused, NodeStatus, RefusedDefinition, Severity, SliceStatus, Traffic, Usage,
+};
 use plab_sandbox::message::bounded;
 
 use super::authority::Caller;
@@ -112,10 +114,26 @@ fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
         memory: usage.map(|usage| usage.memory),
         tasks: usage.map(|usage| usage.tasks),
         cpu_micros: usage.map(|usage| usage.cpu_micros),
+        traffic: traffic(node, &slice.name),
+        network_refused: network_refused(node, slice.uid.get()),
         ports: definition.network.ports.iter().map(ToString::to_string).collect(),
         pending_errors: pending,
         verify,
     }
+}
+
+/// None for a slice without a capsule, and on a node that does not hold capsules to their network.
+fn traffic(node: &Node, slice: &str) -> Option<Traffic> {
+    let cgroup = node.machine.tree.capsule_id(slice).ok().flatten()?;
+    let sum = node.machine.guard()?.traffic(cgroup).ok().flatten()?;
+    let plab_sandbox::net::Traffic { packets_out, bytes_out, packets_in, bytes_in } = sum;
+    Some(Traffic { packets_out, bytes_out, packets_in, bytes_in })
+}
+
+fn network_refused(node: &Node, uid: u32) -> Option<NetworkRefused> {
+    let refusals = node.machine.guard()?.refusals(uid).ok()?;
+    let plab_sandbox::net::Refusals { opt_out, port, local, other } = refusals;
+    Some(NetworkRefused { opt_out, port, local, other })
 }
 
 /// What every capsule uses now. Blocking: a few reads of the cgroup file system each.

@@ -119,8 +119,10 @@ impl Task {
         let configured = self.is_configured();
         let (machine, wanted, uid) =
             (Arc::clone(&self.node.machine), Definition::clone(definition), self.uid());
+        let teller = self.node.flows.teller(&self.slice);
         let born =
-            tokio::task::spawn_blocking(move || birth::birth(&machine, &wanted, uid, configured)).await;
+            tokio::task::spawn_blocking(move || birth::birth(&machine, &wanted, uid, configured, teller))
+                .await;
         let born = born.unwrap_or_else(|_| {
             Err(KernelError::new("make a capsule", &self.slice.name, std::io::Error::other("it panicked")))
         });
@@ -181,7 +183,6 @@ impl Task {
         self.slice.status_ok.set(None);
         *self.slice.born.borrow_mut() = None;
         self.up = Some(up);
-        self.node.flows.tell_owner(&self.node.machine, &self.slice);
         Ok(())
     }
 
@@ -194,6 +195,7 @@ impl Task {
                 let pid = capsule.pid;
                 match self.take(capsule) {
                     Ok(()) => {
+                        self.node.flows.tell_owner(&self.node.machine, &self.slice);
                         self.adopted(pid, frozen);
                         return;
                     }
