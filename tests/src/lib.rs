@@ -15,4 +15,4 @@ pub use netns::Netns;
 pub use node::{Output, TestNode, binary};
 pub use pty::Pty;
 pub use slices::Neighbour;
-pub use wait::{eventually, eventually_or, patience, slowness};
+pub use wait::{eventually, eventually_or, patience, rounds, slowness};

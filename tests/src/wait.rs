@@ -16,6 +16,12 @@ pub fn slowness() -> u32 {
     std::env::var(SLOW).map_or(1, |slow| slow.parse().expect("PLAB_TEST_SLOW is a whole number"))
 }
 
+/// How often to do here what is done so many times on a real machine. With emulated CPUs a test would do nothing else for
+/// minutes, and what it is about does not come of the number.
+pub fn rounds(real: u32) -> u32 {
+    real / slowness()
+}
+
 /// How long anything may take here before it is taken for never.
 pub fn patience() -> Duration {
     NEVER * slowness()

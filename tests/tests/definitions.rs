@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use plab_tests::{Neighbour, TestNode, eventually, eventually_or};
+use plab_tests::{Neighbour, TestNode, eventually, eventually_or, rounds};
 use serde_json::Value;
 
 fn slices(node: &TestNode) -> PathBuf {
@@ -598,10 +598,10 @@ fn in_the_long_run<T>(why: &str, mut what: impl FnMut() -> Result<T, String>) ->
 
 #[test]
 fn a_thousand_come_at_once_and_go_at_once() {
-    const COUNT: usize = 1000;
+    let count = rounds(1000) as usize;
     let node = TestNode::start("definitions-thousand");
     let name = |i: usize| format!("site_n{i}");
-    for i in 0..COUNT {
+    for i in 0..count {
         std::fs::write(
             slices(&node).join(format!("{}.toml", name(i))),
             TestNode::definition(&name(i), "[memory]\nmax = \"16M\"\n[tasks]\nmax = 8"),
@@ -617,26 +617,26 @@ fn a_thousand_come_at_once_and_go_at_once() {
             .flatten()
             .filter(|slice| slice["state"] == "running")
             .count();
-        if running == COUNT { Ok(status) } else { Err(format!("{running} run; {}", status["refused"])) }
+        if running == count { Ok(status) } else { Err(format!("{running} run; {}", status["refused"])) }
     });
-    eprintln!("{COUNT} run after {:?}", begun.elapsed());
+    eprintln!("{count} run after {:?}", begun.elapsed());
     let slices_now = status["slices"].as_array().expect("slices");
     let mut uids: Vec<_> = slices_now.iter().map(|slice| slice["uid"].as_u64()).collect();
     uids.sort_unstable();
     uids.dedup();
-    assert_eq!(uids.len(), COUNT, "each has a UID of its own");
+    assert_eq!(uids.len(), count, "each has a UID of its own");
     for i in [0, 1, 10, 100, 999] {
         assert_eq!(node.exec(&name(i), &["id", "-un"]).ok(), format!("{}\n", name(i)));
     }
     let begun = Instant::now();
-    for i in 0..COUNT {
+    for i in 0..count {
         std::fs::remove_file(slices(&node).join(format!("{}.toml", name(i)))).expect("remove");
     }
     in_the_long_run("all are gone", || {
         let left = node.node_status()["slices"].as_array().map_or(0, Vec::len);
         if left == 0 { Ok(()) } else { Err(format!("{left} left")) }
     });
-    eprintln!("{COUNT} gone after {:?}", begun.elapsed());
+    eprintln!("{count} gone after {:?}", begun.elapsed());
     let storage = std::fs::read_dir(node.root().join("var/lib/planetlab/slices")).expect("list").count();
     assert_eq!(storage, 0, "storage");
     let sockets = std::fs::read_dir(node.root().join("run/planetlab/capsules")).map_or(0, Iterator::count);

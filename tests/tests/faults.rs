@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use plab_tests::leftovers::processes;
-use plab_tests::{TestNode, binary, eventually};
+use plab_tests::{TestNode, binary, eventually, rounds, slowness};
 
 /// As many kills as the project promises to survive.
 const KILLS: u32 = 200;
@@ -77,7 +77,7 @@ fn two_hundred_kills_of_plabd_leave_no_trace() {
     let pids: Vec<_> = KEEPERS.iter().map(|keeper| node.status(keeper)["pid"].clone()).collect();
 
     let mut defined: BTreeMap<String, u64> = BTreeMap::new();
-    for kill in 0..KILLS {
+    for kill in 0..rounds(KILLS) {
         for _ in 0..=random.next(2) {
             let slice = format!("churn_{}", random.next(12));
             match random.next(4) {
@@ -176,11 +176,11 @@ fn names(directory: &std::path::Path) -> BTreeSet<String> {
 
 #[test]
 fn a_capsule_whose_plabd_dies_before_it_says_go_ends() {
-    // plabd is killed at once after a definition appears, a hundred times: whatever was half made is gone or whole.
+    // plabd is killed at once after a definition appears, each time a little later: whatever was half made is gone or whole.
     let mut node = TestNode::start("unborn");
-    for turn in 0..50_u64 {
+    for turn in 0..u64::from(rounds(50)) {
         write(&node, "unborn", &format!("[tasks]\nmax = {}", 32 + turn));
-        std::thread::sleep(Duration::from_micros(turn * 150));
+        std::thread::sleep(Duration::from_micros(turn * 150 * u64::from(slowness())));
         node.kill_daemon();
         std::fs::remove_file(node.definition_path("unborn")).expect("remove");
         node.start_daemon();
