@@ -64,10 +64,7 @@ fn who_was_granted_has_the_capability_and_nobody_else() {
 #[test]
 fn a_profile_of_the_sites_own_opens_no_packet_socket() {
     let node = TestNode::start("raw-profile");
-    let text = std::fs::read_to_string(
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/profiles/seccomp/default.toml"),
-    )
-    .expect("the default profile");
+    let text = include_str!("../../../config/profiles/seccomp/default.toml");
     // Without the rules on sockets' arguments: they are what a site's own may have forgotten.
     let mut wide = String::new();
     let text = text.replacen("\"default\"", "\"wide\"", 1);
