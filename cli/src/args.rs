@@ -203,16 +203,19 @@ Examples:
   plab opt-out --json | jq -r '.prefixes[].prefix'", STATUS_LINES]))]
     OptOut(OptOutArgs),
 
-    /// Show who uses the node's CPUs and memory
+    /// Show who uses the node's CPUs, memory and network
     #[command(after_help = concat_help(&["
 Keys:
-  c, m, t, n  sort by CPU, memory, tasks, name
-  q           quit
+  c, m, t, o, i, n  sort by CPU, memory, tasks, bytes out, bytes in, name
+  q                 quit
+
+K, M, G are 1024, 1024^2, 1024^3 bytes. OUT/s and IN/s count from the network header on.
 
 Examples:
   plab top                                 # full screen, every 2 s
   plab top --once | head -4                # the three busiest
-  plab top --json | jq '.capsules | map(.memory) | add'", STATUS_LINES]))]
+  plab top --json | jq '.capsules | map(.memory) | add'
+  plab top --json | jq -r '.capsules[] | [.name, .traffic.bytes_out] | @tsv'", STATUS_LINES]))]
     Top(TopArgs),
 
     /// Stop every capsule in order and keep them stopped until plabd starts again
@@ -505,7 +508,7 @@ pub struct TopArgs {
     /// Seconds between two looks [default: 2, with --once 1]
     #[arg(short, long, value_name = "SECONDS", value_parser = seconds)]
     pub interval: Option<f64>,
-    /// Print plabd's counters as JSON and end; CPU shares are the difference of two answers
+    /// Print plabd's counters as JSON and end; CPU shares and rates are the difference of two answers
     #[arg(long)]
     pub json: bool,
 }

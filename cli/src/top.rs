@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use plab_protocol::control::{Reply, Request, Usage};
+use plab_protocol::control::{Reply, Request, Traffic, Usage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::stdio::{stdin, stdout};
 use rustix::termios::isatty;
@@ -66,31 +66,39 @@ enum Order {
     Cpu,
     Memory,
     Tasks,
+    Out,
+    In,
     Name,
 }
 
-/// A capsule and its share of one CPU in percent; none before there are two samples of it.
+/// A capsule, its share of one CPU in percent, and the bytes a second that left and came; none before there are two samples
+/// of it.
 #[derive(Debug)]
 struct Row<'a> {
     usage: &'a Usage,
     cpu: Option<f64>,
+    out: Option<u64>,
+    come: Option<u64>,
 }
 
 /// The capsules of `now` in order, with what they used since `before`.
 fn rows<'a>(before: Option<&Sample>, now: &'a Sample, order: Order) -> Vec<Row<'a>> {
-    let old: HashMap<&str, u64> = before
-        .into_iter()
-        .flat_map(|s| &s.capsules)
-        .map(|usage| (usage.name.as_str(), usage.cpu_micros))
-        .collect();
+    let old: HashMap<&str, &Usage> =
+        before.into_iter().flat_map(|s| &s.capsules).map(|usage| (usage.name.as_str(), usage)).collect();
     let elapsed = before.map_or(0, |s| now.at_micros.saturating_sub(s.at_micros));
     let mut rows: Vec<Row<'_>> = now
         .capsules
         .iter()
         .map(|usage| {
             // A capsule that was started anew counts from nothing again.
-            let used = old.get(usage.name.as_str()).and_then(|&old| usage.cpu_micros.checked_sub(old));
-            Row { usage, cpu: used.filter(|_| elapsed > 0).map(|used| percent(used, elapsed)) }
+            let old = old.get(usage.name.as_str()).filter(|_| elapsed > 0);
+            let used = old.and_then(|old| usage.cpu_micros.checked_sub(old.cpu_micros));
+            let rate = |count: fn(&Traffic) -> u64| {
+                let (old, now) = (old?.traffic.as_ref()?, usage.traffic.as_ref()?);
+                Some(a_second(count(now).checked_sub(count(old))?, elapsed))
+            };
+            let (out, come) = (rate(|traffic| traffic.bytes_out), rate(|traffic| traffic.bytes_in));
+            Row { usage, cpu: used.map(|used| percent(used, elapsed)), out, come }
         })
         .collect();
     rows.sort_by(|a, b| {
@@ -98,6 +106,8 @@ fn rows<'a>(before: Option<&Sample>, now: &'a Sample, order: Order) -> Vec<Row<'
             Order::Cpu => b.cpu.unwrap_or(0.0).total_cmp(&a.cpu.unwrap_or(0.0)),
             Order::Memory => b.usage.memory.cmp(&a.usage.memory),
             Order::Tasks => b.usage.tasks.cmp(&a.usage.tasks),
+            Order::Out => b.out.cmp(&a.out),
+            Order::In => b.come.cmp(&a.come),
             Order::Name => std::cmp::Ordering::Equal,
         };
         // Rows that are equal must not dance.
@@ -109,6 +119,11 @@ fn rows<'a>(before: Option<&Sample>, now: &'a Sample, order: Order) -> Vec<Row<'
 #[expect(clippy::cast_precision_loss, reason = "one digit after the point is shown")]
 fn percent(part: u64, whole: u64) -> f64 {
     part as f64 * 100.0 / whole as f64
+}
+
+/// What `count` in `micros` is in a second.
+fn a_second(count: u64, micros: u64) -> u64 {
+    u64::try_from(u128::from(count) * 1_000_000 / u128::from(micros.max(1))).unwrap_or(u64::MAX)
 }
 
 /// The limit's period.
@@ -124,10 +139,13 @@ fn table(rows: &[Row<'_>]) -> Table {
         ("OF", Kind::Number),
         ("TASKS", Kind::Number),
         ("OF", Kind::Number),
+        ("OUT/s", Kind::Number),
+        ("IN/s", Kind::Number),
     ]);
-    for Row { usage, cpu } in rows {
+    for Row { usage, cpu, out, come } in rows {
         let cpu_limit = usage.cpu_max_micros.map(|max| percent(max, PERIOD_MICROS));
         let none = || "none".to_owned();
+        let rate = |rate: Option<u64>| Cell::new(rate.map_or_else(|| "-".to_owned(), units::short));
         table.push(vec![
             Cell::new(&usage.name),
             Cell::styled(usage.state.name(), state_style(usage.state)),
@@ -136,13 +154,18 @@ fn table(rows: &[Row<'_>]) -> Table {
                 near(*cpu, cpu_limit),
             ),
             Cell::styled(cpu_limit.map_or_else(none, |limit| format!("{limit:.0}%")), Style::Dim),
-            Cell::styled(units::bytes(usage.memory), near_count(usage.memory, usage.memory_max)),
-            Cell::styled(units::limit(usage.memory_max), Style::Dim),
+            Cell::styled(units::short(usage.memory), near_count(usage.memory, usage.memory_max)),
+            Cell::styled(
+                if usage.memory_max >= 1 << 60 { none() } else { units::short(usage.memory_max) },
+                Style::Dim,
+            ),
             Cell::styled(usage.tasks.to_string(), near_count(usage.tasks, usage.tasks_max)),
             Cell::styled(
                 if usage.tasks_max >= 1 << 60 { none() } else { usage.tasks_max.to_string() },
                 Style::Dim,
             ),
+            rate(*out),
+            rate(*come),
         ]);
     }
     table
@@ -272,6 +295,8 @@ impl<'a> Top<'a> {
                 b'c' | b'C' => self.order = Order::Cpu,
                 b'm' | b'M' => self.order = Order::Memory,
                 b't' | b'T' => self.order = Order::Tasks,
+                b'o' | b'O' => self.order = Order::Out,
+                b'i' | b'I' => self.order = Order::In,
                 b'n' | b'N' => self.order = Order::Name,
                 _ => {}
             }
@@ -354,18 +379,25 @@ fn frame(rows: &[Row<'_>], order: Order, trouble: Option<&str>, screen: Screen, 
     let cpu: f64 = rows.iter().filter_map(|row| row.cpu).sum();
     let memory = rows.iter().fold(0u64, |sum, row| sum.saturating_add(row.usage.memory));
     let tasks = rows.iter().fold(0u64, |sum, row| sum.saturating_add(row.usage.tasks));
+    let sum = |rate: fn(&Row<'_>) -> Option<u64>| {
+        units::short(rows.iter().filter_map(rate).fold(0, u64::saturating_add))
+    };
     let head = format!(
-        "{} slices   CPU {cpu:.1}% of one   memory {}   {tasks} tasks",
+        "{} slices   CPU {cpu:.1}% of one   memory {}   {tasks} tasks   out {}/s   in {}/s",
         rows.len(),
-        units::bytes(memory)
+        units::bytes(memory),
+        sum(|row| row.out),
+        sum(|row| row.come)
     );
     let by = match order {
         Order::Cpu => "CPU",
         Order::Memory => "memory",
         Order::Tasks => "tasks",
+        Order::Out => "bytes out",
+        Order::In => "bytes in",
         Order::Name => "name",
     };
-    let keys = format!("by {by}: c CPU, m memory, t tasks, n name, q quit");
+    let keys = format!("by {by}: c CPU, m memory, t tasks, o out, i in, n name, q quit");
     let mut lines = vec![screen.paint(Style::Heading, &fit(&head, screen.width))];
     lines.push(match trouble {
         Some(trouble) => screen.paint(Style::Bad, &fit(&words(trouble), screen.width)),
@@ -393,6 +425,7 @@ mod tests {
             memory_max: 256 << 20,
             tasks,
             tasks_max: 128,
+            traffic: None,
         }
     }
 
@@ -420,10 +453,55 @@ mod tests {
         assert!(rows(Some(&now), &before, Order::Cpu).iter().all(|r| r.cpu.is_none()));
     }
 
+    /// The same with traffic; `b` is not counted, as on a node without the programs.
+    fn samples_with_traffic() -> (Sample, Sample) {
+        let (mut before, mut now) = samples();
+        now.at_micros = 3_000_000;
+        let traffic =
+            |bytes_out, bytes_in| Some(Traffic { packets_out: 1, bytes_out, packets_in: 1, bytes_in });
+        before.capsules[0].traffic = traffic(1000, 7);
+        now.capsules[0].traffic = traffic(1000 + (3 << 20), 7);
+        now.capsules[2].traffic = traffic(99, 99);
+        (before, now)
+    }
+
+    #[test]
+    fn rates_are_bytes_a_second_between_two_samples() {
+        let (before, now) = samples_with_traffic();
+        let found: Vec<_> = rows(Some(&before), &now, Order::Out)
+            .iter()
+            .map(|r| (r.usage.name.clone(), r.out, r.come))
+            .collect();
+        let of = |name: &str, out, come| (name.to_owned(), out, come);
+        assert_eq!(found, [of("a", Some(3 << 19), Some(0)), of("b", None, None), of("c", None, None)]);
+        // A capsule that was made anew has no rate yet.
+        let anew = Sample { at_micros: 4_000_000, ..before };
+        assert_eq!(rows(Some(&now), &anew, Order::In)[0].out, None);
+    }
+
+    #[test]
+    fn the_longest_usual_row_fits_80_columns_uncut() {
+        let (before, mut now) = samples_with_traffic();
+        let usage = &mut now.capsules[0];
+        usage.name = "princeton_mirror".into();
+        usage.memory = 1000 << 20;
+        usage.memory_max = 999 << 20;
+        usage.tasks_max = 1000;
+        usage.cpu_max_micros = Some(200_000);
+        let mut rows = rows(Some(&before), &now, Order::Cpu);
+        let row = rows.iter_mut().find(|row| row.usage.name == "princeton_mirror").expect("a row");
+        (row.cpu, row.out, row.come) = (Some(199.9), Some(999 << 20), Some(1_047_999));
+        let lines = table(&rows).lines(Screen { width: 80, colour: false });
+        assert!(lines.iter().all(|line| line.len() <= 80 && !line.contains('…')), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.ends_with("  999M  1.0M")), "{lines:#?}");
+    }
+
     #[test]
     fn orders() {
         let (before, now) = samples();
-        for (order, names) in [(Order::Memory, "cba"), (Order::Tasks, "abc"), (Order::Name, "abc")] {
+        for (order, names) in
+            [(Order::Memory, "cba"), (Order::Tasks, "abc"), (Order::In, "abc"), (Order::Name, "abc")]
+        {
             let rows = rows(Some(&before), &now, order);
             assert_eq!(rows.iter().map(|r| r.usage.name.as_str()).collect::<String>(), names);
         }

@@ -19,6 +19,23 @@ pub fn bytes(n: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
+/// Bytes in binary units, at most four characters: `512`, `1.5K`, `12M`.
+pub fn short(n: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = n as f64;
+    let mut units = ["", "K", "M", "G", "T", "P", "E"].into_iter();
+    let mut unit = units.next().unwrap_or_default();
+    // 999.5 would be printed as 1000.
+    while value >= 999.5
+        && let Some(next) = units.next()
+    {
+        value /= 1024.0;
+        unit = next;
+    }
+    let digits = usize::from(!unit.is_empty() && value < 9.95);
+    format!("{value:.digits$}{unit}")
+}
+
 /// A limit in bytes; the kernel's "none" is a number near its largest.
 pub fn limit(n: u64) -> String {
     if n >= 1 << 60 { "none".to_owned() } else { bytes(n) }

@@ -514,4 +514,6 @@ pub struct Usage {
     pub tasks: u64,
     /// Limit.
     pub tasks_max: u64,
+    /// What it has sent and got since it was made; none where packets are not counted.
+    pub traffic: Option<Traffic>,
 }

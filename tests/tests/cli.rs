@@ -666,7 +666,15 @@ fn top_completions_and_manuals_are_there() {
             && top["at_micros"].as_u64() > Some(0),
         "{top}"
     );
+    let send = "import socket; socket.socket(2, 2).sendto(b'x' * 100, ('127.7.7.7', 9))";
+    node.exec("site_a", &["python3", "-c", send]).ok();
+    let later: Value = serde_json::from_str(&node.plab(&["top", "--once", "--json"]).ok()).expect("JSON");
+    let traffic = |top: &Value| top["capsules"][0]["traffic"]["bytes_out"].as_u64().expect("bytes");
+    assert_eq!(traffic(&later) - traffic(&top), 128, "{later}");
     let shown = node.plab(&["top", "--once"]).ok();
+    // Idle between the two looks.
+    let idle = shown.lines().find(|line| line.starts_with("site_a")).expect("a row");
+    assert!(shown.contains("OUT/s") && idle.ends_with("     0     0"), "{shown}");
     assert!(shown.contains("site_a") && !shown.contains('\u{1b}'), "{shown}");
     for shell in ["bash", "zsh", "fish"] {
         let script = node.plab(&["completions", shell]).ok();

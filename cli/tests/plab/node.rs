@@ -275,14 +275,19 @@ fn a_follower_leaves_with_its_reader() {
     finish(child);
 }
 
-const USAGE: &str = r#"{"reply":"usage","at_micros":AT,"capsules":[{"name":"idle","state":"frozen","cpu_micros":5,"cpu_max_micros":null,"memory":1048576,"memory_max":18446744073709551615,"tasks":1,"tasks_max":128},{"name":"busy","state":"running","cpu_micros":CPU,"cpu_max_micros":50000,"memory":2097152,"memory_max":4194304,"tasks":2,"tasks_max":128}]}"#;
+const USAGE: &str = r#"{"reply":"usage","at_micros":AT,"capsules":[{"name":"idle","state":"frozen","cpu_micros":5,"cpu_max_micros":null,"memory":1048576,"memory_max":18446744073709551615,"tasks":1,"tasks_max":128},{"name":"busy","state":"running","cpu_micros":CPU,"cpu_max_micros":50000,"memory":2097152,"memory_max":4194304,"tasks":2,"tasks_max":128,"traffic":{"packets_out":1,"bytes_out":OUT,"packets_in":0,"bytes_in":7}}]}"#;
 
 fn usage_node() -> Node {
     let start = std::time::Instant::now();
     Node::start(move |mut asked| {
         assert!(matches!(asked.request, Request::Usage));
         let at = start.elapsed().as_micros();
-        asked.line(&USAGE.replace("AT", &at.to_string()).replace("CPU", &(at / 4).to_string()));
+        asked.line(
+            &USAGE
+                .replace("AT", &at.to_string())
+                .replace("CPU", &(at / 4).to_string())
+                .replace("OUT", &(at * 2).to_string()),
+        );
     })
 }
 
@@ -291,8 +296,14 @@ fn top_once_is_a_table_of_differences() {
     let output = usage_node().output(&["top", "--once", "--interval", "0.2"]);
     let text = text(&output.stdout);
     let lines: Vec<&str> = text.lines().collect();
-    assert!(lines[1].starts_with("busy  running  25.0%   50%  2.0 MiB  4.0 MiB      2  128"), "{text}");
-    assert!(lines[2].starts_with("idle  frozen    0.0%  none  1.0 MiB     none"), "{text}");
+    assert!(
+        lines[1].starts_with("busy  running  25.0%   50%  2.0M  4.0M      2  128   1.9M     0"),
+        "{text}"
+    );
+    assert!(
+        lines[2].starts_with("idle  frozen    0.0%  none  1.0M  none      1  128      -     -"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -161,6 +161,7 @@ pub fn usage(node: &Rc<Node>) -> Vec<Usage> {
                 memory_max: definition.memory.max.get(),
                 tasks: now.tasks,
                 tasks_max: u64::from(definition.tasks.max.get()),
+                traffic: traffic(node, &slice.name),
             }
         })
         .collect()
