@@ -160,7 +160,7 @@ fn flooded(node: &TestNode, flood: u64) -> (u64, u64) {
         let mut over = false;
         while !over {
             over = flooding.is_finished();
-            python(&node, "site_calm", "import socket; socket.socket(2, 2).sendto(b'x', ('127.7.7.7', 9))");
+            python(node, "site_calm", "import socket; socket.socket(2, 2).sendto(b'x', ('127.7.7.7', 9))");
             calm += 1;
             largest = largest.max(size(&store));
         }
