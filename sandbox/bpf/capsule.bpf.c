@@ -321,7 +321,7 @@ INLINE int may_leave(struct __sk_buff *skb, struct node *node, struct capsule *c
 		COUNT_REFUSAL(capsule, opt_out);
 		return REFUSE;
 	}
-	if ((capsule->flags & CAPSULE_RAW) && !may_leave_raw(skb, capsule))
+	if ((capsule->flags & CAPSULE_NET_RAW) && !may_leave_raw(skb, capsule))
 		goto other;
 	/* With options; neither does an extension header pass: the kernel lets none but a routing header be sent without
 	 * privilege. */
@@ -390,14 +390,18 @@ int plab_ingress(struct __sk_buff *skb)
 	__u64 cgroup = skb_cgroup_id(skb);
 	struct capsule *capsule = capsule_of(cgroup);
 	struct packet packet = {};
+	int known, icmp;
 
 	if (!capsule)
 		return REFUSE;
-	if ((capsule->flags & CAPSULE_RAW) && !may_hear(skb, capsule))
+	known = !read_packet(skb, &packet, cgroup, IN);
+	/* A packet of another protocol than ICMP, with nothing unusual in it, is for no raw socket. */
+	icmp = packet.key.protocol == PROTO_ICMP || packet.key.protocol == PROTO_ICMPV6;
+	if ((icmp || !packet.plain) && !may_hear(skb, capsule))
 		return REFUSE;
 	count_traffic(capsule, GOT, packets_of(skb), skb->len);
 	/* What cannot be read has been accepted by the kernel, which knows more. */
-	if (!read_packet(skb, &packet, cgroup, IN))
+	if (known)
 		count_flow(capsule, &packet.key, GOT, packets_of(skb), skb->len, packet.tcp);
 	return PASS;
 }

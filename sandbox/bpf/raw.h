@@ -14,14 +14,15 @@
 
 #define SOCK_RAW_TYPE 3
 
-/* It may have raw sockets of ICMP, of ICMP for IPv6; it has CAP_NET_RAW if it has one of these. */
+/* It may have raw sockets of ICMP, of ICMP for IPv6. */
 #define CAPSULE_RAW_ICMP 2
 #define CAPSULE_RAW_ICMP6 4
-#define CAPSULE_RAW (CAPSULE_RAW_ICMP | CAPSULE_RAW_ICMP6)
+/* It was born with CAP_NET_RAW, and has it until it ends, also when its slice may have raw sockets no more. */
+#define CAPSULE_NET_RAW 8
 
 /* How long an ID stays its last user's, and how old an echo may be whose answer is still let in; in seconds. */
 #define ECHO_SECONDS 60
-/* How many IDs that it does not have a slice may take in a minute: all raw slices share 65,536 for each version of IP. */
+/* How many IDs a slice may use in a minute: all raw slices share 65,536 for each version of IP. */
 #define ECHO_TAKES 1024
 
 #define NANOSECONDS 1000000000ULL
@@ -103,12 +104,11 @@ INLINE int take_id(int v6, __be16 id, __u32 uid, __u32 now)
 	old = *(volatile __u64 *)owner;
 	if (old == mine)
 		return 1;
-	if (old >> 32 != uid) {
-		if (old && now - (__u32)old < ECHO_SECONDS)
-			return 0;
-		if (!may_take(uid, now))
-			return 0;
-	}
+	if (old >> 32 != uid && old && now - (__u32)old < ECHO_SECONDS)
+		return 0;
+	/* Keeping one over a minute counts as taking it, or a slice would gather all of them. */
+	if ((old >> 32 != uid || (__u32)old / 60 != now / 60) && !may_take(uid, now))
+		return 0;
 	if (__sync_val_compare_and_swap(owner, old, mine) == old)
 		return 1;
 	/* Another CPU was faster; whether for this slice, it says itself. */
@@ -270,7 +270,13 @@ INLINE int is_about_own(struct __sk_buff *skb, struct capsule *capsule, int v6, 
 	return is_from(skb, capsule, v6, protocol, &tuple);
 }
 
-/* Whether a raw socket of the capsule gets this packet; other sockets are not asked about. */
+/* Whether it is one that gets ICMP: a raw socket, or the kernel's own ping, whose ID another's raw socket may use. */
+INLINE int gets_icmp(const struct bpf_sock *sk)
+{
+	return sk->type == SOCK_RAW_TYPE || sk->protocol == PROTO_ICMP || sk->protocol == PROTO_ICMPV6;
+}
+
+/* Whether a socket of the capsule that gets ICMP gets this packet; others are not asked about. */
 INLINE int may_hear(struct __sk_buff *skb, struct capsule *capsule)
 {
 	int v6 = skb->protocol == htons(ETHERTYPE_IPV6);
@@ -284,9 +290,9 @@ INLINE int may_hear(struct __sk_buff *skb, struct capsule *capsule)
 		sk = sk_fullsock(sk);
 	if (!sk)
 		return 0;
-	if (sk->type != SOCK_RAW_TYPE)
+	if (!gets_icmp(sk))
 		return 1;
-	if (!(capsule->flags & (v6 ? CAPSULE_RAW_ICMP6 : CAPSULE_RAW_ICMP)))
+	if (sk->type == SOCK_RAW_TYPE && !(capsule->flags & (v6 ? CAPSULE_RAW_ICMP6 : CAPSULE_RAW_ICMP)))
 		return 0;
 	if (skb_load_bytes(skb, v6 ? 6 : 9, &protocol, 1) || protocol != (v6 ? PROTO_ICMPV6 : PROTO_ICMP))
 		return 0;
@@ -328,6 +334,9 @@ INLINE int is_raw_option(struct bpf_sockopt *ctx)
 		return name == 3 || name == 5 || (name >= 200 && name <= 220);
 	case 1:
 		return name == 36 /* SO_MARK */ || name == 75 /* SO_RCVMARK */;
+	/* SOL_RAW: a raw socket of IPv6 takes IPV6_HDRINCL there, too. */
+	case 255:
+		return name == 36;
 	case 41:
 		return name == 36 || name == 22 || (name >= 200 && name <= 220) ||
 		       name == 3 || name == 4 || name == 6 || name == 54 || name == 55 || name == 59;
@@ -337,13 +346,13 @@ INLINE int is_raw_option(struct bpf_sockopt *ctx)
 }
 
 /*
- * IP_RECVERR and its like on a raw socket: the kernel would queue errors about anybody's packets there, each with a piece of
+ * IP_RECVERR and its like on a socket that gets ICMP: the kernel would queue errors about anybody's packets there, each with a piece of
  * the packet, and asks no program. ping ends if it cannot set it, so it is told that it did: errors about what the slice
  * sent itself arrive as packets all the same.
  */
 INLINE int is_recverr(struct bpf_sockopt *ctx)
 {
-	if (!ctx->sk || ctx->sk->type != SOCK_RAW_TYPE)
+	if (!ctx->sk || !gets_icmp(ctx->sk))
 		return 0;
 	if (ctx->level == 0)
 		return ctx->optname == 11 || ctx->optname == 26;

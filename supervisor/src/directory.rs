@@ -16,6 +16,7 @@ use inotify::{EventMask, Inotify, WatchMask};
 use plab_config::Definition;
 use plab_protocol::control::Severity;
 use plab_sandbox::KernelError;
+use plab_sandbox::net::CapsuleState;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
@@ -120,8 +121,15 @@ impl Directory {
         let (mut cgroups, mut unread) = (BTreeSet::new(), BTreeSet::new());
         for row in rows {
             let Some(definition) = last_good.get(&row.name) else {
-                // What cannot be read any more runs on as it is, until its file says otherwise.
-                cgroups.extend(machine.tree.capsule_id(&row.name)?);
+                // What cannot be read any more runs on as it is, until its file says otherwise. After an upgrade to
+                // another layout of the maps nothing is known of it; then it has no ports, but the network.
+                let cgroup = machine.tree.capsule_id(&row.name)?;
+                if let (Some(guard), Some(cgroup)) = (machine.guard(), cgroup)
+                    && guard.capsule(cgroup)?.is_none()
+                {
+                    guard.admit(cgroup, CapsuleState { uid: row.uid, ..CapsuleState::default() })?;
+                }
+                cgroups.extend(cgroup);
                 machine.bandwidth.remember(row.uid, None);
                 unread.insert(row.uid);
                 continue;

@@ -145,7 +145,10 @@ impl NetworkGuard {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(KernelError::new("count refusals for", on, error)),
         }
-        let entry = CapsuleEntry { state, index: self.index_for(cgroup)? };
+        // A definition that asks for raw no more takes nothing from a capsule that runs: it is to be ended first.
+        let was_raw = self.entry(cgroup)?.is_some_and(|entry| entry.net_raw);
+        let net_raw = was_raw || state.raw_icmp || state.raw_icmp6;
+        let entry = CapsuleEntry { state, index: self.index_for(cgroup)?, net_raw };
         call::update(self.maps.get("capsules")?, &cgroup.to_ne_bytes(), &entry.bytes(), 0)
             .tried("admit to the network", on)
     }

@@ -23,6 +23,8 @@ const CAPSULE_SCTP: u32 = 1;
 /// It may have raw sockets of ICMP, of ICMP for IPv6.
 const CAPSULE_RAW_ICMP: u32 = 2;
 const CAPSULE_RAW_ICMP6: u32 = 4;
+/// It was born with CAP_NET_RAW.
+const CAPSULE_NET_RAW: u32 = 8;
 
 /// Structures of whole numbers without padding, as bytes.
 pub(super) trait Plain: Copy {
@@ -81,6 +83,8 @@ pub(super) struct CapsuleEntry {
     pub(super) state: CapsuleState,
     /// Below [`CAPSULES`]; no other capsule has it.
     pub(super) index: u32,
+    /// It was born with CAP_NET_RAW, and has it until it ends.
+    pub(super) net_raw: bool,
 }
 
 impl CapsuleEntry {
@@ -98,14 +102,19 @@ impl CapsuleEntry {
             raw_icmp: has(CAPSULE_RAW_ICMP),
             raw_icmp6: has(CAPSULE_RAW_ICMP6),
         };
-        Self { state, index: word(12) }
+        Self { state, index: word(12), net_raw: has(CAPSULE_NET_RAW) }
     }
 }
 
 impl Plain for CapsuleEntry {
     fn bytes(self) -> Vec<u8> {
         let CapsuleState { uid, classid, sctp, raw_icmp, raw_icmp6 } = self.state;
-        let flags = [(sctp, CAPSULE_SCTP), (raw_icmp, CAPSULE_RAW_ICMP), (raw_icmp6, CAPSULE_RAW_ICMP6)];
+        let flags = [
+            (sctp, CAPSULE_SCTP),
+            (raw_icmp, CAPSULE_RAW_ICMP),
+            (raw_icmp6, CAPSULE_RAW_ICMP6),
+            (self.net_raw, CAPSULE_NET_RAW),
+        ];
         let flags = flags.into_iter().filter(|(has, _)| *has).fold(0, |all, (_, flag)| all | flag);
         [uid, classid, flags, self.index, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
     }
@@ -234,7 +243,7 @@ mod tests {
         assert_eq!(NodeState::from_bytes(node.bytes().try_into().expect("12 bytes")), node);
         let state =
             CapsuleState { uid: 70_001, classid: 0x0001_0010, sctp: true, raw_icmp: true, raw_icmp6: false };
-        let entry = CapsuleEntry { state, index: 7 };
+        let entry = CapsuleEntry { state, index: 7, net_raw: true };
         let bytes: [u8; CapsuleEntry::SIZE] = entry.bytes().try_into().expect("24 bytes");
         assert_eq!(CapsuleEntry::from_bytes(bytes), entry);
         let copies: Vec<u8> =

@@ -122,7 +122,8 @@ pub fn birth(
     await_ready(&link, slice)?;
 
     // Layer 7: not what was asked for, but what is.
-    let network = super::verify::network(machine, &cgroup, definition, uid)?;
+    let mut network = super::verify::network(machine, &cgroup, definition, uid)?;
+    network.extend(machine.bandwidth.verify(uid)?);
     if let Some(row) = readback::process(child.pid, uid, wishes::kept(definition))?
         .into_iter()
         .chain(network)

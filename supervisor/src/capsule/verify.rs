@@ -21,6 +21,7 @@ pub fn rows(
     uid: u32,
     pid: i32,
     born: Option<&str>,
+    shaping: bool,
 ) -> Result<Vec<VerifyRow>, KernelError> {
     let slice = definition.name.as_str();
     let cgroup = machine.tree.capsule_cgroup(slice)?.ok_or_else(|| {
@@ -30,7 +31,8 @@ pub fn rows(
     let process = readback::process(pid, uid, wishes::kept(definition))?
         .into_iter()
         .chain(readback::view(pid, slice)?)
-        .chain(network(machine, &cgroup, definition, uid)?);
+        .chain(network(machine, &cgroup, definition, uid)?)
+        .chain(if shaping { machine.bandwidth.verify(uid)? } else { Vec::new() });
     rows.extend(process.map(|row| VerifyRow {
         layer: row.layer.into(),
         what: row.what,
@@ -78,16 +80,15 @@ pub fn network(
     definition: &Definition,
     uid: u32,
 ) -> Result<Vec<Row>, KernelError> {
-    let mut rows = machine.bandwidth.verify(uid)?;
-    if let Some(guard) = machine.guard() {
-        rows.extend(guard.verify(
+    match machine.guard() {
+        Some(guard) => guard.verify(
             cgroup.unified(),
             cgroup.id()?,
             wishes::network(definition, uid, machine),
             &definition.network.ports,
-        )?);
+        ),
+        None => Ok(Vec::new()),
     }
-    Ok(rows)
 }
 
 fn cgroup_rows(

@@ -39,7 +39,11 @@ pub fn node(node: &Rc<Node>, caller: &Caller, one: Option<&str>, verify: bool) -
         flows: (*caller == Caller::Root)
             .then(|| super::flows::kept(node.flows.kept(&plab_flows::Filter::default()))),
         refused: if *caller == Caller::Root { refused(node) } else { Vec::new() },
-        slices: handles.iter().map(|handle| slice(node, handle, verify)).collect(),
+        slices: handles
+            .iter()
+            // Traffic classes are listed from the kernel all at once: nothing for a slice to ask for in a loop.
+            .map(|handle| slice(node, handle, verify.then_some(*caller == Caller::Root)))
+            .collect(),
     }
 }
 
@@ -62,14 +66,16 @@ fn refused(node: &Node) -> Vec<RefusedDefinition> {
         .collect()
 }
 
-fn slice(node: &Rc<Node>, handle: &Handle, with_verify: bool) -> SliceStatus {
+/// One slice; read back from the kernel if `verify`, which says whether with its traffic classes.
+fn slice(node: &Rc<Node>, handle: &Handle, verify: Option<bool>) -> SliceStatus {
     let slice = &handle.slice;
     let definition = slice.definition.borrow().clone();
     let said = slice.said.borrow();
     let usage = node.machine.tree.capsule_cgroup(&slice.name).ok().flatten().map(|cgroup| cgroup.usage());
-    let verify = match slice.pid.get() {
-        Some(pid) if with_verify => {
-            verify::rows(&node.machine, &definition, slice.uid.get(), pid, slice.born.borrow().as_deref())
+    let verify = match (slice.pid.get(), verify) {
+        (Some(pid), Some(shaping)) => {
+            let born = slice.born.borrow();
+            verify::rows(&node.machine, &definition, slice.uid.get(), pid, born.as_deref(), shaping)
                 .unwrap_or_else(|error| {
                     // What cannot be read back is not in force as far as anyone knows.
                     vec![plab_protocol::control::VerifyRow {

@@ -81,6 +81,9 @@ fn a_profile_of_the_sites_own_opens_no_packet_socket() {
     assert_eq!(inside(&node, "site_raw", "make 17 3 768"), "EPERM");
     assert_eq!(inside(&node, "site_raw", "make 2 3 1"), "ok made");
     assert_eq!(outside("make 17 3 768"), "ok made", "the control");
+    // SOCK_PACKET, by which AF_INET becomes AF_PACKET.
+    assert_eq!(inside(&node, "site_raw", "make 2 10 768"), "EPERM");
+    assert_eq!(outside("make 2 10 768"), "ok made", "the control");
     // The profile is as wide as meant: what the default one refuses of sockets beside families can be made.
     for slice in ["site_raw", "site_none"] {
         assert_eq!(inside(&node, slice, "make 16 3 4"), "ok made", "{slice}: NETLINK_SOCK_DIAG");
@@ -179,20 +182,21 @@ fn nothing_else_is_sent() {
     }
     // Options that would reach further, by family, protocol, level, name.
     for words in [
-        "2 1 0 3",     // IP_HDRINCL
-        "2 1 0 4",     // IP_OPTIONS
-        "2 1 0 5",     // IP_ROUTER_ALERT
-        "2 1 0 15",    // IP_FREEBIND
-        "2 1 0 19",    // IP_TRANSPARENT
-        "2 1 1 36",    // SO_MARK
-        "10 58 1 36",  // SO_MARK
-        "10 58 41 36", // IPV6_HDRINCL
-        "10 58 41 75", // IPV6_TRANSPARENT
-        "10 58 41 78", // IPV6_FREEBIND
+        "2 1 0 3",      // IP_HDRINCL
+        "2 1 0 4",      // IP_OPTIONS
+        "2 1 0 5",      // IP_ROUTER_ALERT
+        "2 1 0 15",     // IP_FREEBIND
+        "2 1 0 19",     // IP_TRANSPARENT
+        "2 1 1 36",     // SO_MARK
+        "10 58 1 36",   // SO_MARK
+        "10 58 41 36",  // IPV6_HDRINCL
+        "10 58 255 36", // IPV6_HDRINCL by SOL_RAW
+        "10 58 41 75",  // IPV6_TRANSPARENT
+        "10 58 41 78",  // IPV6_FREEBIND
     ] {
         assert_eq!(inside(&node, "site_raw", &format!("option {words}")), "EPERM", "{words}");
     }
-    for words in ["2 1 0 3", "2 1 0 19", "2 1 1 36", "10 58 41 36", "10 58 41 75"] {
+    for words in ["2 1 0 3", "2 1 0 19", "2 1 1 36", "10 58 41 36", "10 58 255 36", "10 58 41 75"] {
         assert_eq!(outside(&format!("option {words}")), "ok set", "{words}: the control");
     }
     // To be the node's multicast router; root would become it, so what is not refused is its control.

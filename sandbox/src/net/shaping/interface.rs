@@ -155,9 +155,16 @@ impl Interface<'_> {
     pub(super) fn shape_in(&self, rate: BitRate) -> Result<(), KernelError> {
         let tried = "limit what is received";
         let no = |error: Errno| self.failed(tried, error).hint(NO_INGRESS);
-        let ingress = self.qdisc(self.link.index, INGRESS);
+        let mut ingress = self.qdisc(self.link.index, INGRESS);
+        let ifb = self.ifb().map(|ifb| ifb.index);
+        // Where our filter leads to an interface that somebody has taken away, the kernel drops all that comes.
+        let leads = self.tc.redirected(self.link.index, FILTER)?;
+        if leads.is_some() && leads != ifb {
+            self.delete_ingress().map_err(no)?;
+            ingress = None;
+        }
         // It is made first and goes last, so what is at the ingress beside it is ours.
-        if self.ifb().is_none() {
+        if ifb.is_none() {
             if let Some(other) = ingress {
                 let found = std::io::Error::other(format!("{} is there", other.kind));
                 return Err(self.failed(tried, found).hint(FOREIGN));
@@ -193,15 +200,20 @@ impl Interface<'_> {
     }
 
     pub(super) fn clear_in(&self) -> Result<(), KernelError> {
-        let Some(ifb) = self.ifb() else { return Ok(()) };
         let failed = |error| self.failed("take away the limit on what is received", error);
-        if self.qdisc(self.link.index, INGRESS).is_some() {
-            match self.tc.delete_qdisc(self.link.index, 0xffff_0000, INGRESS) {
-                Ok(()) | Err(Errno::NOENT | Errno::NODEV) => {}
-                Err(error) => return Err(failed(error)),
-            }
+        let ifb = self.ifb();
+        let is_ours = ifb.is_some() || self.tc.redirected(self.link.index, FILTER)?.is_some();
+        if is_ours && self.qdisc(self.link.index, INGRESS).is_some() {
+            self.delete_ingress().map_err(failed)?;
         }
-        self.tc.delete_link(ifb.index).map_err(failed)
+        ifb.map_or(Ok(()), |ifb| self.tc.delete_link(ifb.index).map_err(failed))
+    }
+
+    fn delete_ingress(&self) -> Result<(), Errno> {
+        match self.tc.delete_qdisc(self.link.index, 0xffff_0000, INGRESS) {
+            Ok(()) | Err(Errno::NOENT | Errno::NODEV) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 
