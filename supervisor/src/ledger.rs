@@ -72,6 +72,14 @@ pub enum LedgerError {
     /// No UID is left for a new slice.
     #[error("no UID is free in {0}: every one belongs to a slice or to storage that is still being removed")]
     NoUid(String),
+    /// What was set live is not understood, so it cannot be kept to.
+    #[error("the ledger has {key} = {value:?}, which this release does not understand; install the one that wrote it")]
+    Unread {
+        /// What it is about.
+        key: &'static str,
+        /// What is there.
+        value: String,
+    },
     /// The ledger's thread has ended.
     #[error("the ledger is closed")]
     Closed,

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use plab_config::IpPrefix;
 use plab_sandbox::KernelError;
 use plab_sandbox::net::NetworkGuard;
+use tokio::sync::MutexGuard as Turn;
 
 use crate::ledger::{Ledger, LedgerError};
 
@@ -21,22 +22,31 @@ pub const MOST_LIVE: usize = 4096;
 pub struct OptOuts {
     file: BTreeSet<IpPrefix>,
     live: Mutex<BTreeSet<IpPrefix>>,
+    changing: tokio::sync::Mutex<()>,
 }
 
 impl OptOuts {
     /// Those of the node file.
     pub fn new(file: &[IpPrefix]) -> Self {
-        Self { file: file.iter().copied().collect(), live: Mutex::default() }
+        Self { file: file.iter().copied().collect(), live: Mutex::default(), changing: tokio::sync::Mutex::default() }
     }
 
     /// Notes what was added, as the ledger has it.
     ///
     /// # Errors
-    /// The ledger cannot be read.
+    /// The ledger cannot be read, or a prefix in it: where nothing may be sent is not forgotten silently.
     pub async fn load(&self, ledger: &Ledger) -> Result<(), LedgerError> {
         let text = ledger.meta(LIVE).await?.unwrap_or_default();
-        self.replace(text.split_whitespace().filter_map(|prefix| prefix.parse().ok()).collect());
+        let prefixes = text.split_whitespace().map(|prefix| {
+            prefix.parse().map_err(|_| LedgerError::Unread { key: LIVE, value: prefix.to_owned() })
+        });
+        self.replace(prefixes.collect::<Result<_, _>>()?);
         Ok(())
+    }
+
+    /// Whoever changes them, in turn: what one cannot do is undone before the next begins.
+    pub async fn turn(&self) -> Turn<'_, ()> {
+        self.changing.lock().await
     }
 
     /// The node file's.
@@ -58,7 +68,8 @@ impl OptOuts {
         guard.set_opt_outs(&all)
     }
 
-    /// Makes those that were added these: in the kernel, and in the ledger. Both or neither.
+    /// Makes those that were added these: in the kernel, and in the ledger. Both or neither. To be done in a
+    /// [turn](Self::turn).
     ///
     /// # Errors
     /// Why not, in words.

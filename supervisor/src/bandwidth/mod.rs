@@ -104,10 +104,11 @@ impl Bandwidth {
     /// Notes what was set live, as the ledger has it.
     ///
     /// # Errors
-    /// The ledger cannot be read. What in it cannot be understood counts as nothing.
+    /// The ledger cannot be read, or what it has of limits: none is lifted silently.
     pub async fn load(&self, ledger: &Ledger) -> Result<(), LedgerError> {
-        let live = ledger.meta(LIVE).await?.and_then(|text| text.parse().ok());
-        self.books().live = live.unwrap_or_default();
+        if let Some(value) = ledger.meta(LIVE).await? {
+            self.books().live = value.parse().map_err(|_| LedgerError::Unread { key: LIVE, value })?;
+        }
         Ok(())
     }
 

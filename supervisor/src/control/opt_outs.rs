@@ -52,6 +52,7 @@ pub async fn change(node: &Node, caller: &Caller, prefix: &str, add: bool) -> Re
         prefix.parse().map_err(|error| refused(ErrorCode::Malformed, format!("read {prefix:?}, {error}")))?;
     audit(node, None, caller, &format!("opt-out {} {prefix}", if add { "add" } else { "remove" }));
     let opt_outs = &node.machine.opt_outs;
+    let _turn = opt_outs.turn().await;
     let mut live = opt_outs.live();
     let changed = if add { live.insert(prefix) } else { live.remove(&prefix) };
     let of_file = opt_outs.of_file().contains(&prefix);
