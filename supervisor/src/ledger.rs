@@ -73,7 +73,9 @@ pub enum LedgerError {
     #[error("no UID is free in {0}: every one belongs to a slice or to storage that is still being removed")]
     NoUid(String),
     /// What was set live is not understood, so it cannot be kept to.
-    #[error("the ledger has {key} = {value:?}, which this release does not understand; install the one that wrote it")]
+    #[error(
+        "the ledger has {key} = {value:?}, which this release does not understand; install the one that wrote it"
+    )]
     Unread {
         /// What it is about.
         key: &'static str,

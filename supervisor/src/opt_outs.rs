@@ -28,7 +28,11 @@ pub struct OptOuts {
 impl OptOuts {
     /// Those of the node file.
     pub fn new(file: &[IpPrefix]) -> Self {
-        Self { file: file.iter().copied().collect(), live: Mutex::default(), changing: tokio::sync::Mutex::default() }
+        Self {
+            file: file.iter().copied().collect(),
+            live: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Notes what was added, as the ledger has it.
