@@ -16,8 +16,8 @@ STRESS_ARGS ?=
 as_root = @[ "$$(id -u)" = 0 ] || { \
     printf 'make %s: capsules are made as root; run: sudo env "PATH=$$PATH" make %s\n' $@ $@ >&2; exit 1; }
 
-.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host test-node test-machines image \
-    vm lint bench bench-flows stress man deb clean
+.PHONY: help deps deps-demo build demo run test test-unit test-lane test-host test-node test-product \
+    test-vm test-machines image images vm lint bench bench-flows stress man deb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -59,15 +59,25 @@ test-lane: ## Check that this machine has what tests/lanes/$PLAB_LANE.toml pins 
 	$(as_root)
 	$(CARGO) test -p plab-tests --test lane $(TEST_ARGS)
 
+# With arguments as cargo runs them, one program after the other.
 test-host: ## Tests of the whole node, with real capsules on this machine (root, after make build)
 	$(as_root)
-	$(CARGO) test -p plab-tests $(TEST_ARGS)
+	@$(if $(TEST_ARGS),$(CARGO) test -p plab-tests $(TEST_ARGS),scripts/test-host)
 
 test-node: ## The same suites, and the image itself, on a node in a virtual machine (root, after make build)
+	@$(MAKE) --no-print-directory images test-product test-vm
+
+test-product: ## Boot the node image as a machine would, and look whether it is a node (root, after make images)
+	$(as_root)
+	@tests/vm/product
+
+test-vm: ## The suites of the whole node in a virtual machine (root, after make images)
+	$(as_root)
+	@tests/vm/run
+
+images: ## Make the node's disk image, and the one that the tests run on (root, after make build)
 	$(as_root)
 	@image/build --deb "$$(scripts/deb)" node test
-	@tests/vm/product
-	@tests/vm/run
 
 image: ## Build the package and the node's disk image, out/image/node/disk.img (root)
 	$(as_root)
@@ -80,7 +90,7 @@ vm: ## Build the node image, boot it under QEMU, open a shell in it (root)
 	@tests/vm/shell
 
 # As slow as emulated CPUs are beside other work.
-test-machines: ## What happens to a node as a whole: power, clocks, boots, the package's life (root, after make image)
+test-machines: ## What happens to a node as a whole: power, clocks, boots, the package's life (root, after make images)
 	$(as_root)
 	PLAB_TEST_SLOW=$${PLAB_TEST_SLOW:-10} $(CARGO) test -p plab-tests --features vm --test reboots --test package \
 	    $(TEST_ARGS) -- --nocapture

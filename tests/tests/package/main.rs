@@ -102,6 +102,8 @@ fn the_life_of_a_node() {
     let clean = traces(&machine);
     let (before, current) = (earlier(), package(""));
 
+    // The image has the current package, and a node file of it, which an earlier plabd may refuse.
+    machine.run("dpkg --purge planetlab-node 2>&1");
     install(&machine, &before);
     // Its network has no way out, for which the slices of a boot would wait.
     machine.run(
