@@ -128,7 +128,7 @@ pub struct ExtraTree {
 /// What to do first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Go {
-    /// Whether the ledger has a success of `configure` for this installation.
+    /// Whether `configure` has succeeded in this installation.
     pub configured: bool,
     /// The text of `resources`.
     pub resources: String,
@@ -203,6 +203,8 @@ pub struct State {
     pub idle: bool,
     /// [`Setup::birthmark`].
     pub birthmark: String,
+    /// [`Go::configured`]: a success that plabd knew of, and may have died before its ledger did.
+    pub configured: bool,
 }
 
 /// What became of one hook.

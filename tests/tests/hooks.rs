@@ -1,6 +1,7 @@
 //! Hooks that misbehave, each in its way: `plab status` says what happened, and neither the neighbour nor plabd
 //! notices. And when hooks run: `configure` once per installation, `start` after it and after each restart.
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use plab_tests::{Neighbour, TestNode, eventually};
@@ -352,6 +353,32 @@ fn configure_runs_once_per_installation_and_start_each_time() {
     node.put_hook("site_a", "configure", "#!/bin/sh\necho >> order-configure\n");
     node.await_hook("site_a", "configure", "exited 0");
     assert_eq!(node.lines("site_a", "order-configure"), 1);
+    node.finish();
+}
+
+/// What it made is first put on disk, which may take long, and plabd may die meanwhile.
+#[test]
+fn a_success_of_configure_that_did_not_reach_the_ledger_is_known_to_the_capsule() {
+    let mut node = TestNode::start("hooks-unrecorded");
+    node.define("site_a", "");
+    node.put_hook("site_a", "configure", "#!/bin/sh\necho >> configured\n");
+    node.put_hook("site_a", "start", "#!/bin/sh\necho >> started\n");
+    node.await_lines("site_a", "started", 1);
+    node.plab(&["restart", "site_a"]).ok();
+    node.await_lines("site_a", "started", 2);
+    for starts in 3..=4 {
+        node.kill_daemon();
+        let ledger = node.root().join("var/lib/planetlab/ledger.sqlite");
+        let forget = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); \
+                      sys.exit(db.execute('UPDATE slices SET configured = 0').rowcount != 1)";
+        let status =
+            Command::new("python3").args(["-c", forget]).arg(ledger).status().expect("start python3");
+        assert!(status.success(), "{status}");
+        node.start_daemon();
+        node.plab(&["restart", "site_a"]).ok();
+        node.await_lines("site_a", "started", starts);
+        assert_eq!(node.lines("site_a", "configured"), 1);
+    }
     node.finish();
 }
 

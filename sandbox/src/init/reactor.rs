@@ -33,6 +33,7 @@ pub(super) struct Reactor {
     hooks: Hooks,
     sessions: Sessions,
     birthmark: String,
+    configured: bool,
     going: bool,
     last_run_id: u64,
     /// The state that plabd was told last; it is told again when it differs.
@@ -63,6 +64,7 @@ impl Reactor {
             hooks: Hooks::new(env.clone(), null),
             sessions: Sessions::new(env),
             birthmark: capsule.birthmark,
+            configured: false,
             going: false,
             last_run_id: 0,
             told: None,
@@ -208,6 +210,7 @@ impl Reactor {
         match message {
             ToInit::Go(go) if !self.going => {
                 self.going = true;
+                self.configured = go.configured;
                 self.control.begin(go.resources);
                 self.hooks.begin(go.configured, go.times);
             }
@@ -252,6 +255,7 @@ impl Reactor {
             resources_problem: self.control.resources_problem.clone(),
             idle: no_children(),
             birthmark: self.birthmark.clone(),
+            configured: self.configured,
             sessions: u32::try_from(self.sessions.count()).unwrap_or(u32::MAX),
         };
         if self.told.as_ref().is_some_and(|told| same(told, &state)) {

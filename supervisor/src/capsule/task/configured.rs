@@ -20,7 +20,7 @@ const LAST_CHANCE: Duration = Duration::from_secs(5);
 /// What is known of the success of `configure` beside the ledger.
 #[derive(Default)]
 pub(super) struct Configured {
-    /// It was seen, in this capsule or one before.
+    /// It was seen, in this capsule or one before, by this plabd or by one that told the capsule so.
     seen: bool,
     /// What it made is being written to disk.
     syncing: Option<Synced>,
@@ -47,7 +47,7 @@ impl Task {
     /// Takes note of a success that the ledger does not have yet.
     pub(super) fn see_configured(&mut self, state: &State) {
         let configure = state.hooks.get(&Hook::Configure).and_then(|configure| configure.outcome.as_ref());
-        self.configured.seen |= configure.is_some_and(HookOutcome::is_success);
+        self.configured.seen |= state.configured || configure.is_some_and(HookOutcome::is_success);
         if self.configured.again.is_none() {
             self.record_configured();
         }
