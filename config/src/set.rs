@@ -100,6 +100,12 @@ impl DefinitionSet {
         self.claims.get(name)?.values().next().map(PathBuf::as_path)
     }
 
+    /// The slice that the file at `path` defines in effect; none while it waits for its name.
+    pub fn defined_by(&self, path: &Path) -> Option<&SliceName> {
+        let (_, definition) = self.files.get(path)?.good.as_ref()?;
+        (self.source(&definition.name) == Some(path)).then_some(&definition.name)
+    }
+
     /// All definitions in effect, in order of name.
     pub fn iter(&self) -> impl Iterator<Item = &Definition> {
         self.claims.keys().filter_map(|name| self.get(name))

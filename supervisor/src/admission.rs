@@ -20,11 +20,16 @@ pub fn missing(offered: &Offered) -> Vec<Feature> {
     checks.into_iter().filter(|(_, there)| !there).map(|(feature, _)| feature).collect()
 }
 
-/// Lets a definition through that this machine can make a capsule of.
+/// Lets a definition through that this machine can make a capsule of. `former` is the slice whose place it takes, which
+/// may be itself.
 ///
 /// # Errors
 /// Why it cannot.
-pub fn admit(definition: Definition, machine: &Machine) -> Result<Definition, Vec<ConfigError>> {
+pub fn admit(
+    definition: Definition,
+    former: Option<&str>,
+    machine: &Machine,
+) -> Result<Definition, Vec<ConfigError>> {
     let mut errors = refusals(&definition, &machine.node, &machine.offered);
     if let (Err(why), Some(error)) =
         (&machine.guard, errors.iter_mut().find(|error| error.key == Feature::NetworkBpf.name()))
@@ -37,7 +42,7 @@ pub fn admit(definition: Definition, machine: &Machine) -> Result<Definition, Ve
         errors.push(refusal(&definition, "seccomp.profile", reason));
     }
     if errors.is_empty()
-        && let Err(taken) = machine.ports.check(definition.name.as_str(), &definition.network.ports)
+        && let Err(taken) = machine.ports.check(definition.name.as_str(), former, &definition.network.ports)
     {
         errors.push(conflict(&definition, &taken));
     }

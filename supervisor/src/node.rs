@@ -150,9 +150,12 @@ impl Node {
 
     /// As [`Self::file_read`], and brings nothing. Returns the slices whose definition in effect has changed.
     pub fn note(&self, path: &Path, read: Result<Definition, Vec<ConfigError>>) -> Vec<SliceName> {
+        // A file that takes another name brings its ports along.
+        let former = self.set.borrow().defined_by(path).cloned();
+        let former = former.as_ref().map(SliceName::as_str);
         let read = read
-            .and_then(|definition| admission::admit(definition, &self.machine))
-            .and_then(|definition| self.claim_ports(path, definition));
+            .and_then(|definition| admission::admit(definition, former, &self.machine))
+            .and_then(|definition| self.claim_ports(path, definition, former));
         let mut set = self.set.borrow_mut();
         let changed = set.upsert(path, read).changed;
         for error in set.errors_of(path) {
@@ -162,12 +165,17 @@ impl Node {
     }
 
     /// Claims the ports of a definition that is about to come into effect; one that waits for its name claims nothing.
-    fn claim_ports(&self, path: &Path, definition: Definition) -> Result<Definition, Vec<ConfigError>> {
+    fn claim_ports(
+        &self,
+        path: &Path,
+        definition: Definition,
+        former: Option<&str>,
+    ) -> Result<Definition, Vec<ConfigError>> {
         let waits = self.set.borrow().source(&definition.name).is_some_and(|holder| holder != path);
         if waits {
             return Ok(definition);
         }
-        match self.machine.ports.claim(definition.name.as_str(), &definition.network.ports) {
+        match self.machine.ports.claim(definition.name.as_str(), former, &definition.network.ports) {
             Ok(let_go) => {
                 self.ports_let_go.set(self.ports_let_go.get() || let_go);
                 Ok(definition)

@@ -89,24 +89,27 @@ impl Ports {
         self.slices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the slice could have these ports.
+    /// Whether the slice could have these ports, in place of what it has and what `former` has.
     ///
     /// # Errors
     /// The first that it cannot have, and who has it.
-    pub fn check(&self, slice: &str, ports: &[PortRange]) -> Result<(), Taken> {
-        free_for(&self.slices(), &self.own, slice, ports)
+    pub fn check(&self, slice: &str, former: Option<&str>, ports: &[PortRange]) -> Result<(), Taken> {
+        free_for(&self.slices(), &self.own, &[slice, former.unwrap_or(slice)], ports)
     }
 
-    /// Claims ports for a slice, in place of what it had claimed. True if that lets go of any.
+    /// Claims ports for a slice, in place of what it had claimed, and of what `former` had, whose place it takes. True if
+    /// that lets go of any.
     ///
     /// # Errors
-    /// As [`Self::check`]; then its claim is as it was.
-    pub fn claim(&self, slice: &str, ports: &[PortRange]) -> Result<bool, Taken> {
+    /// As [`Self::check`]; then all claims are as they were.
+    pub fn claim(&self, slice: &str, former: Option<&str>, ports: &[PortRange]) -> Result<bool, Taken> {
         let mut slices = self.slices();
-        free_for(&slices, &self.own, slice, ports)?;
+        free_for(&slices, &self.own, &[slice, former.unwrap_or(slice)], ports)?;
+        let left = former.filter(|former| *former != slice).and_then(|former| slices.get_mut(former));
+        let let_go = left.is_some_and(|left| !std::mem::take(&mut left.claimed).is_empty());
         let holding = slices.entry(slice.to_owned()).or_default();
         let before = std::mem::replace(&mut holding.claimed, ports.to_vec());
-        Ok(!missing_from(&before, ports).is_empty())
+        Ok(let_go || !missing_from(&before, ports).is_empty())
     }
 
     /// Notes what a slice has by the ledger, when plabd starts; [`Self::begin`] tells the kernel.
@@ -197,7 +200,7 @@ impl Ports {
     /// already.
     fn enter(&self, slice: &str, uid: u32, ports: &[PortRange]) -> Result<Option<Entered>, KernelError> {
         let mut slices = self.slices();
-        free_for(&slices, &self.own, slice, ports).map_err(|taken| {
+        free_for(&slices, &self.own, &[slice], ports).map_err(|taken| {
             KernelError::new("give ports to", slice, std::io::Error::other(taken.to_string()))
         })?;
         // Most changes of a definition are of something else.
@@ -280,10 +283,10 @@ impl Ports {
 fn free_for(
     slices: &BTreeMap<String, Holding>,
     own: &[PortRange],
-    slice: &str,
+    claimants: &[&str],
     ports: &[PortRange],
 ) -> Result<(), Taken> {
-    let others = slices.iter().filter(|(name, _)| *name != slice);
+    let others = slices.iter().filter(|(name, _)| !claimants.contains(&name.as_str()));
     let held =
         others.flat_map(|(name, holding)| holding.claimed.iter().map(move |range| (Some(name), range)));
     for (holder, range) in own.iter().map(|range| (None, range)).chain(held) {
@@ -317,13 +320,18 @@ mod tests {
     #[test]
     fn the_first_keeps_what_it_has() {
         let books = books();
-        assert_eq!(books.claim("a", &ranges(&["tcp/80-90"])), Ok(false));
-        let taken = books.claim("b", &ranges(&["udp/80", "tcp/85"])).expect_err("a's");
+        assert_eq!(books.claim("a", None, &ranges(&["tcp/80-90"])), Ok(false));
+        let taken = books.claim("b", None, &ranges(&["udp/80", "tcp/85"])).expect_err("a's");
         assert_eq!(taken.to_string(), "tcp/85 is a's");
-        assert_eq!(books.claim("b", &ranges(&["udp/80-90"])), Ok(false), "another protocol");
-        assert_eq!(books.claim("a", &ranges(&["tcp/80-84"])), Ok(true), "lets go of some");
-        assert_eq!(books.claim("b", &ranges(&["tcp/85"])), Ok(true));
-        let taken = books.check("c", &ranges(&["tcp/1-1024"])).expect_err("ssh");
+        assert_eq!(books.claim("b", None, &ranges(&["udp/80-90"])), Ok(false), "another protocol");
+        assert_eq!(books.claim("a", None, &ranges(&["tcp/80-84"])), Ok(true), "lets go of some");
+        assert_eq!(books.claim("b", None, &ranges(&["tcp/85"])), Ok(true));
+        assert_eq!(books.claim("c", Some("b"), &ranges(&["tcp/85-86"])), Ok(true), "in b's place");
+        assert_eq!(
+            books.claim("b", None, &ranges(&["tcp/85"])).expect_err("c's").holder.as_deref(),
+            Some("c")
+        );
+        let taken = books.check("c", None, &ranges(&["tcp/1-1024"])).expect_err("ssh");
         assert!(taken.to_string().starts_with("tcp/22 is the node's own"), "{taken}");
     }
 

@@ -195,6 +195,19 @@ impl TestNode {
         daemon.wait().expect("wait");
     }
 
+    /// Changes the ledger, by one statement of SQLite's, while there is no plabd.
+    ///
+    /// # Panics
+    /// There is one, or the statement changes nothing.
+    pub fn change_ledger(&self, statement: &str) {
+        let change = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); \
+                      sys.exit(db.execute(sys.argv[2]).rowcount < 1)";
+        let ledger = self.root().join("var/lib/planetlab/ledger.sqlite");
+        let changed = Command::new("python3").args(["-c", change]).arg(ledger).arg(statement).output();
+        let changed = changed.expect("start python3");
+        assert!(changed.status.success(), "{statement}: {changed:?}");
+    }
+
     /// Ends plabd in order, and every capsule with it.
     ///
     /// # Panics

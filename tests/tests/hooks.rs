@@ -1,7 +1,6 @@
 //! Hooks that misbehave, each in its way: `plab status` says what happened, and neither the neighbour nor plabd
 //! notices. And when hooks run: `configure` once per installation, `start` after it and after each restart.
 
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use plab_tests::{Neighbour, TestNode, eventually};
@@ -368,12 +367,7 @@ fn a_success_of_configure_that_did_not_reach_the_ledger_is_known_to_the_capsule(
     node.await_lines("site_a", "started", 2);
     for starts in 3..=4 {
         node.kill_daemon();
-        let ledger = node.root().join("var/lib/planetlab/ledger.sqlite");
-        let forget = "import sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); \
-                      sys.exit(db.execute('UPDATE slices SET configured = 0').rowcount != 1)";
-        let status =
-            Command::new("python3").args(["-c", forget]).arg(ledger).status().expect("start python3");
-        assert!(status.success(), "{status}");
+        node.change_ledger("UPDATE slices SET configured = 0");
         node.start_daemon();
         node.plab(&["restart", "site_a"]).ok();
         node.await_lines("site_a", "started", starts);

@@ -146,11 +146,19 @@ impl NetworkGuard {
             Err(error) => return Err(KernelError::new("count refusals for", on, error)),
         }
         // A definition that asks for raw no more takes nothing from a capsule that runs: it is to be ended first.
-        let was_raw = self.entry(cgroup)?.is_some_and(|entry| entry.net_raw);
+        let before = self.entry(cgroup)?;
+        let was_raw = before.is_some_and(|entry| entry.net_raw);
         let net_raw = was_raw || state.raw_icmp || state.raw_icmp6;
         let entry = CapsuleEntry { state, index: self.index_for(cgroup)?, net_raw };
-        call::update(self.maps.get("capsules")?, &cgroup.to_ne_bytes(), &entry.bytes(), 0)
-            .tried("admit to the network", on)
+        // To write it anew would forget what the programs have noted in it.
+        if before == Some(entry) {
+            return Ok(());
+        }
+        let admitted = call::update(self.maps.get("capsules")?, &cgroup.to_ne_bytes(), &entry.bytes(), 0);
+        if admitted.is_err() && before.is_none() {
+            self.indices().remove(&cgroup);
+        }
+        admitted.tried("admit to the network", on)
     }
 
     /// Where the capsule's traffic is counted; from nothing, if it is new.

@@ -59,6 +59,10 @@ impl Bits {
         Some(bits)
     }
 
+    fn is_empty(&self) -> bool {
+        !self.0.contains(&true)
+    }
+
     fn ranges(&self) -> Vec<String> {
         let mut ranges = Vec::new();
         let mut port = 0;
@@ -106,7 +110,11 @@ impl ReservedPorts {
         self.note(&added.with(&ours))?;
         let all = others.with(&wanted);
         if all != there {
-            write_list(&list, &all)?;
+            // Ports that are only added leave no moment in which others are missing.
+            match there.without(&all).is_empty() {
+                true => write_list(&list, &all.without(&there), Place::Beside)?,
+                false => write_list(&list, &all, Place::InPlace)?,
+            }
             if read_list()? != all {
                 return Err(KernelError::new(
                     "reserve ports",
@@ -146,7 +154,16 @@ fn read_list() -> Result<Bits, KernelError> {
         .ok_or_else(|| KernelError::new("read", LIST, std::io::Error::other("it is no list of ports")))
 }
 
-fn write_list(list: &File, bits: &Bits) -> Result<(), KernelError> {
+/// Where ports are written, as to those in the list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// They are added.
+    Beside,
+    /// They are all, once everything is written; it may take several writes.
+    InPlace,
+}
+
+fn write_list(list: &File, bits: &Bits, place: Place) -> Result<(), KernelError> {
     let mut parts = vec![String::new()];
     for range in bits.ranges() {
         if parts.last().is_none_or(|part| part.len() + range.len() >= MOST_AT_ONCE) {
@@ -160,7 +177,7 @@ fn write_list(list: &File, bits: &Bits) -> Result<(), KernelError> {
         }
     }
     for (index, part) in parts.iter().enumerate() {
-        let at = u64::from(index > 0);
+        let at = u64::from(index > 0 || place == Place::Beside);
         list.write_at(format!("{part}\n").as_bytes(), at).tried("write", LIST).map_err(|error| {
             error.hint("plabd needs CAP_NET_ADMIN, and /proc/sys writable (ProtectKernelTunables=no)")
         })?;

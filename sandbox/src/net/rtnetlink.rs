@@ -2,6 +2,7 @@
 //!
 //! The answers come from the kernel, not from the network, and are read with bounds all the same.
 
+use std::cell::Cell;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -100,6 +101,8 @@ pub(super) fn text(bytes: &[u8]) -> String {
 #[derive(Debug)]
 pub(super) struct Rtnetlink {
     socket: OwnedFd,
+    /// The number of the last request: an answer to one that was given up is no answer to the next.
+    last: Cell<u32>,
 }
 
 impl Rtnetlink {
@@ -113,7 +116,7 @@ impl Rtnetlink {
             .tried("open a netlink socket for", ON)?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))
             .tried("set the timeout of", ON)?;
-        Ok(Self { socket })
+        Ok(Self { socket, last: Cell::new(0) })
     }
 
     /// Asks for a change and waits for the kernel's word.
@@ -171,7 +174,10 @@ impl Rtnetlink {
         request.extend(u32::try_from(length).map_err(|_| Errno::MSGSIZE)?.to_ne_bytes());
         request.extend(kind.to_ne_bytes());
         request.extend((flags | NLM_F_REQUEST).to_ne_bytes());
-        request.extend([0; 8]);
+        let number = self.last.get().wrapping_add(1);
+        self.last.set(number);
+        request.extend(number.to_ne_bytes());
+        request.extend(0_u32.to_ne_bytes());
         request.extend(fixed);
         request.extend(&attributes.0);
         send(&self.socket, &request, SendFlags::empty())?;
@@ -179,23 +185,42 @@ impl Rtnetlink {
         loop {
             let (length, _) = recv(&self.socket, &mut buffer, RecvFlags::empty())?;
             let mut rest = &buffer[..length];
-            while let Some((kind, flags, body, next)) = message(rest) {
-                hear(kind, flags, body);
-                if kind == NLMSG_ERROR || kind == NLMSG_DONE {
+            while let Some(message) = message(rest) {
+                rest = message.next;
+                if message.number != number {
+                    continue;
+                }
+                hear(message.kind, message.flags, message.body);
+                if message.kind == NLMSG_ERROR || message.kind == NLMSG_DONE {
                     return Ok(());
                 }
-                rest = next;
             }
         }
     }
 }
 
-/// The first message of a buffer: its type, its flags, its body, and what follows it.
-fn message(buffer: &[u8]) -> Option<(u16, u16, &[u8], &[u8])> {
+/// A message of the kernel's.
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    /// That of the request which it answers.
+    number: u32,
+    body: &'a [u8],
+    /// What follows it in the buffer.
+    next: &'a [u8],
+}
+
+/// The first message of a buffer.
+fn message(buffer: &[u8]) -> Option<Message<'_>> {
     let length = usize::try_from(word(buffer, 0)?).ok()?;
     let half = |at: usize| Some(u16::from_ne_bytes(*buffer.get(at..)?.first_chunk()?));
-    let body = buffer.get(HEADER..length)?;
-    Some((half(4)?, half(6)?, body, buffer.get(length.next_multiple_of(4)..).unwrap_or_default()))
+    Some(Message {
+        kind: half(4)?,
+        flags: half(6)?,
+        number: word(buffer, 8)?,
+        body: buffer.get(HEADER..length)?,
+        next: buffer.get(length.next_multiple_of(4)..).unwrap_or_default(),
+    })
 }
 
 /// What a message says that ends an answer.

@@ -138,7 +138,7 @@ impl Bandwidth {
         }
         let before = {
             let mut books = self.books();
-            let shaped = rate.is_some() || self.plan(&books)?.shapes_out();
+            let shaped = rate.is_some() || self.plan(&books, BTreeSet::new()).shapes_out();
             match books.entry(uid) {
                 Some(entry) => std::mem::replace(entry, Entry { rate, known: true, ..*entry }),
                 None if shaped => return Err(refuse("there are more slices than traffic classes")),
@@ -211,7 +211,7 @@ impl Bandwidth {
     /// # Errors
     /// The kernel cannot be asked.
     pub fn verify(&self, uid: u32) -> Result<Vec<Row>, KernelError> {
-        let plan = self.plan(&self.books())?;
+        let plan = self.plan(&self.books(), self.interfaces()?);
         let Some(class) = self.class(uid).filter(|_| plan.shapes_out()) else { return Ok(Vec::new()) };
         let own = plan.classes.get(&class).copied().flatten();
         let asked = own.into_iter().chain(plan.out).min();
@@ -258,9 +258,10 @@ impl Bandwidth {
         if *turn == Turn::Over {
             return Ok(());
         }
+        let interfaces = self.interfaces()?;
         let (plan, in_force) = {
             let books = self.books();
-            (self.plan(&books)?, books.in_force.clone())
+            (self.plan(&books, interfaces), books.in_force.clone())
         };
         if !anew && in_force.as_ref() == Some(&plan) {
             return Ok(());
@@ -284,25 +285,26 @@ impl Bandwidth {
         }
     }
 
-    fn plan(&self, books: &Books) -> Result<Plan, KernelError> {
-        let named: BTreeSet<String> =
-            self.file.interfaces.iter().map(|name| name.as_str().to_owned()).collect();
-        // A route that goes for a moment takes no limit with it.
-        let keep_others = named.is_empty();
-        let interfaces = match keep_others {
-            true => routes::default_interfaces()
-                .map_err(|error| KernelError::new("read", "the kernel's routes", error))?,
-            false => named,
-        };
+    /// Where limits hold. The kernel's routes may be many: they are not read while the books are held.
+    fn interfaces(&self) -> Result<BTreeSet<String>, KernelError> {
+        if self.file.interfaces.is_empty() {
+            return routes::default_interfaces()
+                .map_err(|error| KernelError::new("read", "the kernel's routes", error));
+        }
+        Ok(self.file.interfaces.iter().map(|name| name.as_str().to_owned()).collect())
+    }
+
+    fn plan(&self, books: &Books, interfaces: BTreeSet<String>) -> Plan {
         let of = |known: bool| books.slices.values().filter(move |entry| entry.known == known);
-        Ok(Plan {
+        Plan {
             interfaces,
-            keep_others,
+            // A route that goes for a moment takes no limit with it.
+            keep_others: self.file.interfaces.is_empty(),
             out: books.live.out.over(self.file.out),
             incoming: books.live.incoming.over(self.file.incoming),
             classes: of(true).map(|entry| (self.shaper.class(entry.slot), entry.rate)).collect(),
             untouched: of(false).map(|entry| self.shaper.class(entry.slot)).collect(),
-        })
+        }
     }
 }
 

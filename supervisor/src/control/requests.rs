@@ -252,7 +252,7 @@ async fn command(
 async fn apply(node: &Rc<Node>, caller: &Caller, text: &str, origin: &str) -> Outcome {
     let shown = if origin == "-" { "standard input" } else { origin };
     let definition = Definition::parse(text, Path::new(shown), &node.machine.node)
-        .and_then(|definition| admission::admit(definition, &node.machine))
+        .and_then(|definition| admission::admit(definition, None, &node.machine))
         .map_err(|errors| {
             let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
             refused(ErrorCode::BadDefinition, lines.join("\n"))

@@ -6,7 +6,7 @@
 mod link;
 
 use link::{Link, NODE_END, PEER4, Traffic, arriving, bandwidth, fair, rate, rates, sent, within};
-use plab_tests::{TestNode, eventually};
+use plab_tests::{TestNode, binary, eventually};
 use serde_json::Value;
 
 const MBIT: f64 = 1e6;
@@ -153,6 +153,45 @@ fn what_is_received_is_limited_too() {
     assert!(!link.queue().contains("ingress"), "{}", link.queue());
     let links = link.node_side.sh("ip -br link");
     assert_eq!(links.lines().count(), 2, "loopback and the link: {links}");
+    node.finish();
+}
+
+#[test]
+fn a_node_whose_limit_on_what_comes_is_taken_apart_still_hears_and_is_limited_again() {
+    let link = Link::new();
+    let node = link.node("bandwidth-deaf", &on_the_link("in = \"20Mbit\"\n"));
+    let way_in = || link.node_side.sh("ip -o link show type ifb");
+    let before = way_in();
+    let name = before.split(": ").nth(1).expect("an interface").to_owned();
+    link.node_side.sh(&format!("ip link del {name}"));
+    eventually("there is another", || {
+        let now = way_in();
+        (!now.is_empty() && now != before).then_some(())
+    });
+    link.peer.sh("ping -n -c 1 -W 20 10.77.0.1");
+    node.define("site_a", "");
+    link.expect(&node, "site_a", Traffic::Udp, true, 20.0 * MBIT);
+    node.finish();
+}
+
+#[test]
+fn what_was_set_live_and_is_not_understood_is_not_passed_over() {
+    let link = Link::new();
+    let mut node = link.node("bandwidth-unread", &on_the_link(""));
+    for (key, command) in
+        [("bandwidth", ["bandwidth", "--out", "20Mbit"]), ("opt-outs", ["opt-out", "add", "10.77.0.0/24"])]
+    {
+        node.plab(&command).ok();
+        node.stop_daemon();
+        node.change_ledger(&format!("UPDATE meta SET value = 'of a later release' WHERE key = '{key}'"));
+        let mut plabd = link.node_side.command(binary("plabd"));
+        let refused = plabd.arg("--root").arg(node.root()).output().expect("run plabd");
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success(), "{key}: {said}");
+        assert!(said.contains(key) && said.contains("does not understand"), "{key}: {said}");
+        node.change_ledger(&format!("DELETE FROM meta WHERE key = '{key}'"));
+        link.restart(&mut node);
+    }
     node.finish();
 }
 

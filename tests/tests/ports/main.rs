@@ -108,6 +108,24 @@ fn who_comes_second_is_refused_by_name_and_gets_the_port_when_it_is_free() {
 }
 
 #[test]
+fn a_file_that_takes_another_name_brings_its_ports_along() {
+    let node = TestNode::start("ports-rename");
+    let file = node.root().join("etc/planetlab/slices.d/one.toml");
+    let says =
+        |name: &str| std::fs::write(&file, TestNode::definition(name, &ports(&["tcp/8735"]))).expect("write");
+    says("site_before");
+    node.await_state("site_before", "running");
+    equip(&node, "site_before");
+    assert_eq!(inside(&node, "site_before", "bind tcp 0.0.0.0 8735"), "ok 8735");
+    says("site_after");
+    node.await_state("site_after", "running");
+    equip(&node, "site_after");
+    assert_eq!(inside(&node, "site_after", "bind tcp 0.0.0.0 8735"), "ok 8735");
+    assert_eq!(node.node_status()["refused"].as_array().map(Vec::len), Some(0));
+    node.finish();
+}
+
+#[test]
 fn ports_change_under_a_running_capsule() {
     let node = TestNode::start("ports-live");
     slice(&node, "site_a", &["tcp/8731", "udp/8731"]);

@@ -59,7 +59,7 @@ impl Task {
             return Ok(());
         }
         // One that had to wait for its name has claimed nothing yet; and what cannot be given is not to be on record.
-        self.node.machine.ports.claim(&self.slice.name, &definition.network.ports)?;
+        self.node.machine.ports.claim(&self.slice.name, None, &definition.network.ports)?;
         let new = self.row.is_none();
         let row = self
             .node
