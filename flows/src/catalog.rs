@@ -50,6 +50,8 @@ pub(crate) struct Catalog {
     /// What time it was in each boot, as far as is known by now: a clock that was wrong when records came may have been
     /// set right later in the boot.
     boots: HashMap<String, ClockReading>,
+    /// The one that is being sealed, whose file is not to go meanwhile.
+    sealing: Option<u64>,
     /// Files that are no segments any more, and why.
     pub(crate) damaged: Vec<String>,
 }
@@ -62,6 +64,7 @@ impl Catalog {
             entries: BTreeMap::new(),
             highest: 0,
             boots: HashMap::new(),
+            sealing: None,
             damaged: Vec::new(),
         };
         remove(&directory.join("sealing"))?;
@@ -109,10 +112,17 @@ impl Catalog {
             Err(error) if !error.is_damage() => Err(error),
             Err(error) => {
                 let aside = beside(&path, ".damaged");
-                fs::rename(&path, &aside).map_err(FlowError::io("set aside", &path))?;
                 if !sealed {
-                    remove_open(&self.directory, seq)?;
+                    // Its log goes along: it may have the newest records.
+                    let log = beside(&path, "-wal");
+                    match fs::rename(&log, beside(&aside, "-wal")) {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                            return Err(FlowError::io("set aside", &log)(error));
+                        }
+                        _ => remove(&beside(&path, "-shm"))?,
+                    }
                 }
+                fs::rename(&path, &aside).map_err(FlowError::io("set aside", &path))?;
                 self.damaged.push(format!("{error}; it was renamed to {}", aside.display()));
                 Ok(())
             }
@@ -146,6 +156,17 @@ impl Catalog {
         self.entries.insert(seq, Entry { header: header.clone(), bytes, sealed: false });
     }
 
+    /// Notes that a segment is being sealed; false if it is gone.
+    pub(crate) fn begin_sealing(&mut self, seq: u64) -> bool {
+        self.sealing = self.has(seq).then_some(seq);
+        self.sealing.is_some()
+    }
+
+    /// Notes that this is over.
+    pub(crate) fn end_sealing(&mut self) {
+        self.sealing = None;
+    }
+
     /// Notes that a segment was sealed.
     pub(crate) fn sealed(&mut self, seq: u64) -> Result<(), FlowError> {
         let path = sealed_path(&self.directory, seq);
@@ -177,19 +198,26 @@ impl Catalog {
         self.entries.iter().map(span).collect()
     }
 
-    /// Removes the oldest sealed segments while the store takes more than `max` bytes, and those whose newest record is
-    /// from before `before`, milliseconds since 1970, if that is known.
+    /// Removes the oldest segments while the store takes more than `max` bytes, and those whose newest record is
+    /// from before `before`, milliseconds since 1970, if that is known. The newest stays: it may be being written.
     pub(crate) fn retain(&mut self, max: u64, before: Option<i64>) -> Result<(), FlowError> {
         loop {
             let too_much = self.bytes() > max;
             let spans = self.spans();
-            let Some(oldest) = spans.iter().find(|span| span.entry.sealed) else { return Ok(()) };
+            let may_go = |span: &&Span| {
+                span.entry.sealed || (span.seq != self.highest && Some(span.seq) != self.sealing)
+            };
+            let Some(oldest) = spans.iter().find(may_go) else { return Ok(()) };
             let too_old = before.is_some_and(|before| oldest.last.is_none_or(|last| last < before));
             if !too_much && !too_old {
                 return Ok(());
             }
             let seq = oldest.seq;
-            remove(&sealed_path(&self.directory, seq))?;
+            if oldest.entry.sealed {
+                remove(&sealed_path(&self.directory, seq))?;
+            }
+            // Also beside a sealed one: what could not be removed after it was sealed.
+            remove_open(&self.directory, seq)?;
             self.entries.remove(&seq);
         }
     }

@@ -58,6 +58,9 @@ pub enum FlowError {
     /// The store's thread has ended.
     #[error("the flow store is closed")]
     Closed,
+    /// What was delivered is not on disk yet.
+    #[error("the flow store could not write, or not in time")]
+    NotWritten,
 }
 
 impl FlowError {

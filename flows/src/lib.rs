@@ -23,6 +23,6 @@ pub use error::FlowError;
 pub use owner::Owner;
 pub use query::{Filter, FlowReader, FlowRow, Kept, Prefix, Sender, Senders};
 pub use record::Counts;
-pub use sink::FlowSink;
+pub use sink::{FlowSink, Took};
 pub use store::{Store, StoreLimits};
 pub use writer::ClockReading;

@@ -36,6 +36,12 @@ impl Owners {
         }
     }
 
+    /// Those of these cgroups, apart.
+    pub(crate) fn of(&self, cgroups: impl Iterator<Item = u64>) -> Self {
+        let known = cgroups.filter_map(|cgroup| Some((cgroup, self.get(cgroup)?.clone())));
+        Self { by_cgroup: known.collect(), age: VecDeque::new() }
+    }
+
     pub(crate) fn get(&self, cgroup: u64) -> Option<&Owner> {
         self.by_cgroup.get(&cgroup)
     }

@@ -179,7 +179,8 @@ impl FlowReader {
         };
         // What is not in a segment yet was lost just now.
         let mut lost = self.shared.lost();
-        let mut kept = Kept { damaged, trouble: self.shared.trouble().clone(), ..Kept::default() };
+        let mut kept = Kept { damaged, ..Kept::default() };
+        kept.trouble = self.shared.trouble().clone().or_else(|| self.shared.not_sealed().clone());
         for span in &spans {
             kept.first = [kept.first, span.first].into_iter().flatten().min();
             kept.last = [kept.last, span.last].into_iter().flatten().max();

@@ -26,10 +26,17 @@ pub(crate) fn seal(directory: &Path, seq: u64) -> Result<(), FlowError> {
     let (open, sealed) = (open_path(directory, seq), sealed_path(directory, seq));
     let new = directory.join("sealing");
     remove(&new)?;
-    write(&open, &new).map_err(FlowError::sqlite("seal", &open))?;
-    File::open(&new).and_then(|file| file.sync_all()).map_err(FlowError::io("put on disk", &new))?;
-    fs::rename(&new, &sealed).map_err(FlowError::io("rename to", &sealed))?;
-    sync_directory(directory)
+    let renamed = write(&open, &new)
+        .map_err(FlowError::sqlite("seal", &open))
+        .and_then(|()| {
+            File::open(&new).and_then(|file| file.sync_all()).map_err(FlowError::io("put on disk", &new))
+        })
+        .and_then(|()| fs::rename(&new, &sealed).map_err(FlowError::io("rename to", &sealed)));
+    if renamed.is_err() {
+        // What there is of it takes room on a disk that may be full.
+        remove(&new).ok();
+    }
+    renamed.and_then(|()| sync_directory(directory))
 }
 
 /// Removes what was appended to, after [`seal`].

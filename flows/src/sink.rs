@@ -10,6 +10,17 @@ use crate::record::{Flow, RecordError};
 use crate::store::flush;
 use crate::writer::{ClockReading, Job, Shared};
 
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Took {
+    /// The store has it.
+    Yes,
+    /// There is no room for it now.
+    NoRoom,
+    /// Nobody takes records any more: the store is closed, or its thread has died.
+    Ended,
+}
+
 /// Takes records in; clones share the store. [`Self::deliver`] never waits: what the store cannot take is lost, counted, and shown.
 #[derive(Clone)]
 pub struct FlowSink {
@@ -23,32 +34,33 @@ impl FlowSink {
     /// # Errors
     /// It is not understood; that is counted.
     pub fn deliver(&self, record: &[u8]) -> Result<(), RecordError> {
-        if !self.try_deliver(record)? {
+        if self.try_deliver(record)? != Took::Yes {
             self.shared.lost_store.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
     }
 
-    /// As [`Self::deliver`], but what the store has no room for is the caller's, who may have time: then it is false.
+    /// As [`Self::deliver`], but what the store does not take is the caller's, who may have time.
     ///
     /// # Errors
     /// It is not understood; that is counted.
-    pub fn try_deliver(&self, record: &[u8]) -> Result<bool, RecordError> {
+    pub fn try_deliver(&self, record: &[u8]) -> Result<Took, RecordError> {
         let flow = Flow::parse(record).inspect_err(|_| {
             self.shared.unread.fetch_add(1, Ordering::Relaxed);
         })?;
-        match self.jobs.try_send(Job::Flow(flow)) {
-            Ok(()) => Ok(true),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Ok(false),
-        }
+        Ok(match self.jobs.try_send(Job::Flow(flow)) {
+            Ok(()) => Took::Yes,
+            Err(TrySendError::Full(_)) => Took::NoRoom,
+            Err(TrySendError::Disconnected(_)) => Took::Ended,
+        })
     }
 
-    /// Waits until what was delivered before, and counted as lost, is written. Blocks.
+    /// Waits until what was delivered before, and counted as lost, is written, or until `give_up` says so. Blocks.
     ///
     /// # Errors
-    /// The store cannot write, or is closed.
-    pub fn flush(&self) -> Result<(), FlowError> {
-        flush(&self.jobs)
+    /// The store cannot write, or is closed; or it was given up.
+    pub fn flush(&self, give_up: impl Fn() -> bool) -> Result<(), FlowError> {
+        flush(&self.jobs, give_up)
     }
 
     /// Counts packets whose flow the kernel could not note: so many more than were told before.

@@ -5,9 +5,9 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, SyncSender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender, TrySendError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::catalog::Catalog;
 use crate::error::FlowError;
@@ -81,7 +81,7 @@ impl Store {
     /// # Errors
     /// The store cannot write.
     pub fn flush(&self) -> Result<(), FlowError> {
-        flush(&self.sink.jobs)
+        flush(&self.sink.jobs, || false)
     }
 
     /// Writes what was delivered, says on disk that nothing is missing, and ends. Blocks; does not wait for a disk that
@@ -97,8 +97,29 @@ impl Store {
     }
 }
 
-pub(crate) fn flush(jobs: &SyncSender<Job>) -> Result<(), FlowError> {
+/// A full queue is tried again after so long, and so often is asked whether to give up.
+const LOOK: Duration = Duration::from_millis(5);
+
+pub(crate) fn flush(jobs: &SyncSender<Job>, give_up: impl Fn() -> bool) -> Result<(), FlowError> {
+    let begun = Instant::now();
+    let over = || begun.elapsed() > FLUSH || give_up();
     let (answer, answered) = mpsc::sync_channel(1);
-    jobs.send(Job::Flush(answer)).map_err(|_| FlowError::Closed)?;
-    answered.recv_timeout(FLUSH).map_err(|_| FlowError::Closed)
+    // Not with `send`: a writer that waits for a full disk reads no jobs.
+    let mut job = Job::Flush(answer);
+    while let Err(refused) = jobs.try_send(job) {
+        match refused {
+            TrySendError::Full(same) if !over() => job = same,
+            TrySendError::Full(_) => return Err(FlowError::NotWritten),
+            TrySendError::Disconnected(_) => return Err(FlowError::Closed),
+        }
+        std::thread::sleep(LOOK);
+    }
+    loop {
+        match answered.recv_timeout(LOOK) {
+            Ok(()) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) if !over() => {}
+            // Not in time; or the writer could not, and has dropped the question.
+            Err(_) => return Err(FlowError::NotWritten),
+        }
+    }
 }

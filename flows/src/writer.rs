@@ -64,6 +64,7 @@ pub(crate) struct Shared {
     owners: Mutex<Owners>,
     clock: Mutex<ClockReading>,
     trouble: Mutex<Option<String>>,
+    not_sealed: Mutex<Option<String>>,
     /// Counted, and not yet in a segment.
     pub(crate) lost_kernel: AtomicU64,
     pub(crate) lost_store: AtomicU64,
@@ -84,6 +85,7 @@ impl Shared {
             owners: Mutex::default(),
             clock: Mutex::new(clock),
             trouble: Mutex::default(),
+            not_sealed: Mutex::default(),
             lost_kernel: AtomicU64::new(0),
             lost_store: AtomicU64::new(0),
             unread: AtomicU64::new(0),
@@ -106,6 +108,11 @@ impl Shared {
     /// Why nothing can be written at present, if so.
     pub(crate) fn trouble(&self) -> MutexGuard<'_, Option<String>> {
         locked(&self.trouble)
+    }
+
+    /// Why a segment could not be sealed, if the last one could not. The writer's successes do not end that.
+    pub(crate) fn not_sealed(&self) -> MutexGuard<'_, Option<String>> {
+        locked(&self.not_sealed)
     }
 
     /// What was lost and is not in a segment yet.
@@ -263,7 +270,7 @@ impl Writer {
                     // The queue is as long as the writer can leave segments behind.
                     to_seal.send(seq).ok();
                 }
-                Err(error) => *self.shared.trouble() = Some(error.to_string()),
+                Err(error) => *self.shared.not_sealed() = Some(error.to_string()),
             }
         }
         self.retain();
@@ -301,7 +308,9 @@ impl Writer {
                 none.insert(OpenSegment::create(&self.shared.directory, seq, &self.boot, clock, boottime())?)
             }
         };
-        segment.append(&self.batch, &self.shared.owners(), lost, clock)?;
+        // A copy: who tells of an owner does not wait for the disk.
+        let owners = self.shared.owners().of(self.batch.iter().map(|flow| flow.cgroup));
+        segment.append(&self.batch, &owners, lost, clock)?;
         self.shared.catalog().note(segment.seq, &segment.header, segment.bytes());
         self.shared.accounted(lost);
         self.batch.clear();
@@ -388,14 +397,16 @@ impl Writer {
 }
 
 /// Seals what it is told to. A segment that cannot be sealed now (a full disk) can be asked as it is; the next start
-/// tries again.
+/// tries again, unless it is the oldest and the store has no room for it any more.
 fn sealer(shared: &Shared, sealing: &Receiver<u64>) {
     while let Ok(seq) = sealing.recv() {
+        if !shared.catalog().begin_sealing(seq) {
+            continue;
+        }
         let done = seal::seal(&shared.directory, seq)
             .and_then(|()| shared.catalog().sealed(seq))
             .and_then(|()| seal::remove_open(&shared.directory, seq));
-        if let Err(error) = done {
-            *shared.trouble() = Some(error.to_string());
-        }
+        shared.catalog().end_sealing();
+        *shared.not_sealed() = done.err().map(|error| error.to_string());
     }
 }

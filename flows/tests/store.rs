@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use plab_flows::record::{FIRST, LAST, RawFlow, SIZE, VERSION};
-use plab_flows::{ClockReading, Counts, Filter, FlowRow, FlowSink, Owner, Prefix, Store, StoreLimits};
+use plab_flows::{
+    ClockReading, Counts, Filter, FlowError, FlowRow, FlowSink, Owner, Prefix, Store, StoreLimits, Took,
+};
 
 /// 2027-01-15T08:00:00Z.
 const ZERO: i64 = 1_800_000_000_000;
@@ -507,4 +509,63 @@ fn questions_are_answered_while_segments_are_written_and_sealed() {
     let kept = store.reader().kept(&Filter::default());
     assert_eq!(kept.records + kept.lost_store, 100_001);
     store.close();
+}
+
+#[test]
+fn who_delivers_learns_that_nobody_takes_it() {
+    let directory = Directory::new();
+    let store = directory.store();
+    let sink = store.sink();
+    let record = flow("192.0.2.7", 80, 1).to_bytes();
+    assert_eq!(sink.try_deliver(&record), Ok(Took::Yes));
+    assert!(matches!(sink.flush(|| true), Ok(()) | Err(FlowError::NotWritten)));
+    store.close();
+    assert_eq!(sink.try_deliver(&record), Ok(Took::Ended));
+    assert!(matches!(sink.flush(|| false), Err(FlowError::Closed)), "at once");
+}
+
+#[test]
+fn the_store_keeps_its_bound_when_nothing_can_be_sealed() {
+    const MAX: u64 = 1 << 20;
+    const SEGMENTS: u32 = 30;
+    let directory = Directory::new();
+    let store = directory.store_of("boot-1", CLOCK, StoreLimits { max: MAX, ..LIMITS });
+    // Where the new file would be: what stands in its way stays.
+    std::fs::create_dir(directory.0.join("flows/sealing")).expect("make a directory");
+    let sink = store.sink();
+    for segment in 0..SEGMENTS {
+        for n in 0..1024_u32 {
+            deliver(
+                &sink,
+                &flow(&std::net::Ipv4Addr::from(0x0a00_0000 + segment * 1024 + n).to_string(), 80, 1),
+            );
+        }
+        store.flush().expect("flush");
+    }
+    let kept = store.reader().kept(&Filter::default());
+    assert!(kept.trouble.as_ref().is_some_and(|trouble| trouble.contains("sealing")), "{kept:?}");
+    let last = std::net::Ipv4Addr::from(0x0a00_0000 + SEGMENTS * 1024 - 1).to_string();
+    assert_eq!(who(&store, &to(&last)).len(), 1, "the newest are there");
+    assert!(who(&store, &to("10.0.0.0")).is_empty(), "the oldest are not");
+    store.close();
+    let sizes = directory.files().into_iter().filter_map(|name| {
+        let metadata = std::fs::metadata(directory.0.join("flows").join(name)).ok()?;
+        metadata.is_file().then_some(metadata.len())
+    });
+    let bytes: u64 = sizes.sum();
+    assert!(bytes < 2 * MAX, "{bytes} bytes: {:?}", directory.files());
+}
+
+#[test]
+fn the_log_of_a_damaged_segment_is_set_aside_with_it() {
+    let directory = Directory::new();
+    directory.store().close();
+    // Were its log whole, SQLite would take the first page from there.
+    std::fs::write(directory.0.join("flows/00000001.open"), vec![b'x'; 8192]).expect("write");
+    std::fs::write(directory.0.join("flows/00000001.open-wal"), b"what is left of it").expect("write");
+    let store = directory.store();
+    assert_eq!(store.reader().kept(&Filter::default()).damaged.len(), 1);
+    store.close();
+    let aside = std::fs::read(directory.0.join("flows/00000001.open.damaged-wal")).expect("it is there");
+    assert_eq!(aside, b"what is left of it");
 }

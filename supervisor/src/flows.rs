@@ -6,6 +6,7 @@
 mod drain;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
@@ -48,6 +49,8 @@ pub struct Flows {
     clock: Cell<ClockReading>,
     of_root: Semaphore,
     of_slices: Semaphore,
+    /// One of a slice at a time, by its UID: it does not take the turns of the others.
+    of_each: RefCell<BTreeMap<u32, Rc<Semaphore>>>,
 }
 
 impl Flows {
@@ -70,6 +73,7 @@ impl Flows {
             clock: Cell::new(clock),
             of_root: Semaphore::new(AT_ONCE),
             of_slices: Semaphore::new(AT_ONCE),
+            of_each: RefCell::default(),
         }
     }
 
@@ -156,6 +160,7 @@ impl Flows {
     }
 
     /// Hands the flows that `filter` says to `send`, in pages, until it is false; with `newest` only so many. Returns what is kept.
+    /// `slice` is the UID of the slice that asks; none for root.
     ///
     /// # Errors
     /// There is no store.
@@ -163,11 +168,16 @@ impl Flows {
         &self,
         filter: Filter,
         newest: Option<u32>,
-        for_root: bool,
+        slice: Option<u32>,
         mut send: impl AsyncFnMut(Vec<FlowRow>) -> bool,
     ) -> Result<Kept, ErrorReply> {
         let reader = self.reader()?;
-        let _turn = turn(if for_root { &self.of_root } else { &self.of_slices }).await?;
+        let own = slice.map(|uid| self.own_turn(uid));
+        let _own = match &own {
+            Some(own) => Some(turn(own).await?),
+            None => None,
+        };
+        let _turn = turn(if slice.is_none() { &self.of_root } else { &self.of_slices }).await?;
         let (pages, mut arriving) = mpsc::channel(PAGES);
         start(move || {
             let mut page = Vec::new();
@@ -197,6 +207,13 @@ impl Flows {
             }
         }
         Err(refused(ErrorCode::Failed, "the answer was not read to its end"))
+    }
+
+    fn own_turn(&self, uid: u32) -> Rc<Semaphore> {
+        let mut of_each = self.of_each.borrow_mut();
+        // Those of slices that do not ask now are nobody's.
+        of_each.retain(|_, turn| Rc::strong_count(turn) > 1);
+        Rc::clone(of_each.entry(uid).or_insert_with(|| Rc::new(Semaphore::new(1))))
     }
 
     /// Writes what was delivered and ends the store.

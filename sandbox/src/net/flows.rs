@@ -138,7 +138,12 @@ impl FlowTap {
     pub fn turn_away(&mut self) -> Result<(), KernelError> {
         self.follow_clock();
         let turn = self.turn();
-        if self.used((turn.wrapping_sub(1) & 1) as usize) == 0 {
+        let emptied = self.used((turn.wrapping_sub(1) & 1) as usize) == 0;
+        if emptied && self.waiting() == 0 {
+            // Nothing to wait for: an idle node turns nothing.
+            return Ok(());
+        }
+        if emptied {
             self.turns.all()[TURN].store(u64::from(turn.wrapping_add(1)), Ordering::Release);
         }
         self.grace.wait()

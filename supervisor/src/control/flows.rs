@@ -60,13 +60,14 @@ pub async fn list(
                 filter.uid = node.slices.borrow().get(own).map(|handle| handle.slice.uid.get());
             }
             let (for_root, begun) = (*caller == Caller::Root, Instant::now());
+            let asking = caller.slice().map(|_| filter.uid.unwrap_or_default());
             let send = async |page: Vec<FlowRow>| {
                 let flows = page.into_iter().map(record).collect();
                 let in_time = for_root || begun.elapsed() < PATIENCE;
                 in_time && connection.send(&Reply::Flows(FlowPage { flows })).await.is_ok()
             };
             let newest = last.map(|last| last.min(MAX_NEWEST));
-            let all = node.flows.list(filter, newest, for_root, send).await.map(kept);
+            let all = node.flows.list(filter, newest, asking, send).await.map(kept);
             all.map(|all| Reply::FlowsKept(if for_root { all } else { without_others(all) }))
         }
         Err(error) => Err(error),

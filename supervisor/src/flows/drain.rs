@@ -3,13 +3,11 @@
 //! The slots are emptied when the store has written what was in them, so neither a crash of plabd nor a full disk loses what
 //! the kernel has room for. A plabd that is killed between the two leaves a second's records to be told again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use plab_flows::FlowSink;
-use plab_sandbox::KernelError;
+use plab_flows::{FlowError, FlowSink, Took};
 use plab_sandbox::net::FlowTap;
 
 /// Between two turns.
@@ -22,6 +20,10 @@ const MANY: usize = FlowTap::MOST / 8;
 const ROOM: Duration = Duration::from_millis(2);
 /// Between two attempts to have written what it took.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long the end waits for a disk. What is not written by then stays in the kernel, for the next plabd.
+const LAST_CHANCE: Duration = Duration::from_secs(1);
+/// Why nothing is taken when nobody takes it.
+const ENDED: &str = "the flow store's thread has ended; restart plabd";
 
 /// The thread; ends with [`Self::stop`].
 pub struct Drain {
@@ -29,14 +31,21 @@ pub struct Drain {
     thread: JoinHandle<()>,
 }
 
+#[derive(Default)]
 struct Shared {
-    stop: AtomicBool,
+    /// Since when it is to end.
+    stop: OnceLock<Instant>,
     trouble: Mutex<Option<String>>,
 }
 
 impl Shared {
     fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.get().is_some()
+    }
+
+    /// It was told to end, and has had its last chance.
+    fn overdue(&self) -> bool {
+        self.stop.get().is_some_and(|since| since.elapsed() > LAST_CHANCE)
     }
 
     fn trouble(&self) -> MutexGuard<'_, Option<String>> {
@@ -50,7 +59,7 @@ impl Drain {
     /// # Errors
     /// No thread can be started.
     pub fn start(tap: FlowTap, sink: FlowSink) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared { stop: AtomicBool::new(false), trouble: Mutex::default() });
+        let shared = Arc::new(Shared::default());
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("flows-drain".into())
@@ -65,7 +74,7 @@ impl Drain {
 
     /// Takes what there is a last time, and ends. Blocks.
     pub fn stop(self) {
-        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.get_or_init(Instant::now);
         self.thread.thread().unpark();
         // It panicked: told on standard error.
         self.thread.join().ok();
@@ -92,47 +101,54 @@ fn serve(mut tap: FlowTap, sink: &FlowSink, shared: &Shared) {
 }
 
 /// Moves one set of slots to the store.
-fn turn(tap: &mut FlowTap, sink: &FlowSink, shared: &Shared) -> Result<(), KernelError> {
-    tap.turn_away()?;
-    let lost = tap.lost()?;
+fn turn(tap: &mut FlowTap, sink: &FlowSink, shared: &Shared) -> Result<(), String> {
+    let failed = |error: plab_sandbox::KernelError| error.to_string();
+    tap.turn_away().map_err(failed)?;
+    let lost = tap.lost().map_err(failed)?;
     let mut none = lost == 0;
-    let all = tap.records(|record| {
+    let mut took = Took::Yes;
+    tap.records(|record| {
         none = false;
-        take(sink, record, shared)
+        took = take(sink, record, shared);
+        took == Took::Yes
     });
     if none {
         tap.told(0);
         return Ok(());
     }
-    sink.lost_in_kernel(lost);
     // What was not taken, or is not written, stays in the kernel, for the next plabd.
-    if all && written(sink, shared) {
+    match took {
+        Took::Ended => return Err(ENDED.to_owned()),
+        Took::NoRoom => return Ok(()),
+        Took::Yes => sink.lost_in_kernel(lost),
+    }
+    if written(sink, shared)? {
         tap.told(lost);
     }
     Ok(())
 }
 
-/// False if the store had no room before the end.
-fn take(sink: &FlowSink, record: &[u8], shared: &Shared) -> bool {
+/// Gives it to the store; waits for room until the end.
+fn take(sink: &FlowSink, record: &[u8], shared: &Shared) -> Took {
     loop {
         match sink.try_deliver(record) {
+            Ok(Took::NoRoom) if !shared.stopping() => std::thread::sleep(ROOM),
+            Ok(took) => return took,
             // One that is not understood is counted.
-            Ok(true) | Err(_) => return true,
-            Ok(false) if shared.stopping() => return false,
-            Ok(false) => std::thread::sleep(ROOM),
+            Err(_) => return Took::Yes,
         }
     }
 }
 
 /// Waits until what was taken is written; false if it is not before the end.
-fn written(sink: &FlowSink, shared: &Shared) -> bool {
+fn written(sink: &FlowSink, shared: &Shared) -> Result<bool, String> {
     loop {
-        if sink.flush().is_ok() {
-            return true;
+        match sink.flush(|| shared.overdue()) {
+            Ok(()) => return Ok(true),
+            Err(FlowError::Closed) => return Err(ENDED.to_owned()),
+            Err(_) if shared.stopping() => return Ok(false),
+            // The store itself says why.
+            Err(_) => std::thread::park_timeout(RETRY),
         }
-        if shared.stopping() {
-            return false;
-        }
-        std::thread::park_timeout(RETRY);
     }
 }
