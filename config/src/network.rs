@@ -149,11 +149,7 @@ fn read_raw(list: &Item<'_, '_>) -> Vec<RawProtocol> {
     let Some(items) = bounded(list, "a list of protocols such as \"icmp\"", RawProtocol::ALL.len()) else {
         return Vec::new();
     };
-    let raw: Vec<RawProtocol> = items.iter().filter_map(Item::read).collect();
-    if raw.iter().any(|protocol| matches!(protocol, RawProtocol::Udp | RawProtocol::Tcp)) {
-        list.refuse("raw sockets of udp and tcp are not enforced by this node yet; icmp and icmpv6 are");
-    }
-    raw
+    items.iter().filter_map(Item::read).collect()
 }
 
 fn read_prefixes(list: &Item<'_, '_>) -> Vec<IpPrefix> {

@@ -149,12 +149,10 @@ fn times_need_their_offset() {
 #[test]
 fn what_is_not_enforced_is_refused() {
     assert_eq!(
-        with("[network]\nraw = [\"icmp\", \"udp\"]\n[disk]\nspace = \"1G\"\n[software]\n"),
+        with("[disk]\nspace = \"1G\"\n[software]\n"),
         [
-            "a.toml:5:1: network.raw: refused; raw sockets of udp and tcp are not enforced by this node yet; \
-             icmp and icmpv6 are",
-            "a.toml:6:2: disk: refused; not enforced by this node yet",
-            "a.toml:8:2: software: refused; not enforced by this node yet",
+            "a.toml:4:2: disk: refused; not enforced by this node yet",
+            "a.toml:6:2: software: refused; not enforced by this node yet",
         ]
     );
 }

@@ -22,8 +22,6 @@
 /* See bind(2)'s EACCES and the kernel's BPF_RET_BIND_NO_CAP_NET_BIND_SERVICE: bit 1 says that no capability is needed. */
 #define PASS_PRIVILEGED 3
 
-#define AF_INET 2
-#define AF_INET6 10
 #define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define SOCK_SEQPACKET 5
@@ -55,9 +53,7 @@ int plab_sock(struct bpf_sock *ctx)
 	if (!capsule)
 		return REFUSE;
 	if (ctx->type == SOCK_RAW_TYPE) {
-		if (ctx->family == AF_INET && ctx->protocol == PROTO_ICMP && (capsule->flags & CAPSULE_RAW_ICMP))
-			return PASS;
-		if (ctx->family == AF_INET6 && ctx->protocol == PROTO_ICMPV6 && (capsule->flags & CAPSULE_RAW_ICMP6))
+		if (may_make_raw(ctx, capsule))
 			return PASS;
 		goto refuse;
 	}
@@ -123,6 +119,8 @@ INLINE int may_keep(struct bpf_sock *ctx)
 	if (class < 0)
 		return PASS;
 	owner = owner_of(class, ctx->src_port);
+	if (owner == OWNER_NOBODY)
+		hold(ctx, capsule, current_cgroup_id(), class);
 	if (owner == OWNER_NOBODY || owner == capsule->uid)
 		return PASS;
 	COUNT_REFUSAL(capsule, port);
@@ -139,6 +137,14 @@ SECTION("cgroup/post_bind6")
 int plab_bound6(struct bpf_sock *ctx)
 {
 	return may_keep(ctx);
+}
+
+/* A socket that is closed holds no port. */
+SECTION("cgroup/sock_release")
+int plab_close(struct bpf_sock *ctx)
+{
+	let_go(sock_cookie(ctx));
+	return PASS;
 }
 
 /* What was to be sent is the refused packet of a flow. */
@@ -245,17 +251,18 @@ refuse:
 SECTION("cgroup/setsockopt")
 int plab_setopt(struct bpf_sockopt *ctx)
 {
+	int level = CONTEXT_WORD(ctx, level), name = CONTEXT_WORD(ctx, optname);
 	struct capsule *capsule;
 	int refuse = 0;
 	int length;
 
-	if (ctx->level == 0)
-		refuse = ctx->optname == 4 /* IP_OPTIONS */ || ctx->optname == 15 /* IP_FREEBIND */ ||
-			 ctx->optname == 19 /* IP_TRANSPARENT */;
-	else if (ctx->level == 41)
-		refuse = ctx->optname == 5 /* IPV6_2292RTHDR */ || ctx->optname == 57 /* IPV6_RTHDR */ ||
-			 ctx->optname == 75 /* IPV6_TRANSPARENT */ || ctx->optname == 78 /* IPV6_FREEBIND */;
-	if (refuse || is_raw_option(ctx)) {
+	if (level == 0)
+		refuse = name == 4 /* IP_OPTIONS */ || name == 15 /* IP_FREEBIND */ ||
+			 name == 19 /* IP_TRANSPARENT */;
+	else if (level == 41)
+		refuse = name == 5 /* IPV6_2292RTHDR */ || name == 57 /* IPV6_RTHDR */ ||
+			 name == 75 /* IPV6_TRANSPARENT */ || name == 78 /* IPV6_FREEBIND */;
+	if (refuse || is_raw_option(level, name)) {
 		capsule = capsule_of(current_cgroup_id());
 		if (capsule)
 			COUNT_REFUSAL(capsule, other);
@@ -265,7 +272,7 @@ int plab_setopt(struct bpf_sockopt *ctx)
 	 * The kernel is to take the caller's own data, all of it, and not the first page that was copied for this; or with -1
 	 * it is not asked. One store: the kernel takes no pointer into the context that was chosen between two.
 	 */
-	length = is_recverr(ctx) ? -1 : 0;
+	length = is_recverr(ctx, level, name) ? -1 : 0;
 	asm volatile("" : "+r"(length));
 	ctx->optlen = length;
 	return PASS;
@@ -273,13 +280,14 @@ int plab_setopt(struct bpf_sockopt *ctx)
 
 /* What stays on the machine. */
 INLINE int may_stay(struct __sk_buff *skb, struct capsule *capsule, const struct packet *packet, int class,
-		    __u32 source_owner)
+		    __u32 source_owner, enum raw raw)
 {
 	const struct flow_key *key = &packet->key;
 	struct bpf_sock_tuple tuple;
 	__u32 owner;
 
-	if (class == CLASS_TCP && (packet->tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN)
+	/* The kernel made it for a connection; a raw socket's may be anything. */
+	if (class == CLASS_TCP && raw != RAW && (packet->tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN)
 		return 1;
 	owner = owner_of(class, key->remote_port);
 	if (owner == OWNER_NODE_OPEN)
@@ -302,6 +310,8 @@ INLINE int may_stay(struct __sk_buff *skb, struct capsule *capsule, const struct
 			tuple.ipv6.sport = class == CLASS_TCP ? 0 : htons(key->local_port);
 			tuple.ipv6.dport = htons(key->remote_port);
 		}
+		if (class == CLASS_TCP && raw == RAW)
+			return may_inject(skb, &tuple, key->family == 6, htons(key->local_port));
 		if (class == CLASS_TCP)
 			return may_open(skb, &tuple, key->family == 6);
 		return may_deliver(skb, &tuple, key->family == 6, htons(key->local_port));
@@ -315,13 +325,14 @@ INLINE int may_leave(struct __sk_buff *skb, struct node *node, struct capsule *c
 {
 	const struct flow_key *key = &packet->key;
 	int class = class_of(key->protocol);
+	enum raw raw = NOT_RAW;
 	__u32 source_owner;
 
 	if (key->family == 4 ? opted_out4(node, key->remote[0]) : opted_out6(node, key->remote)) {
 		COUNT_REFUSAL(capsule, opt_out);
 		return REFUSE;
 	}
-	if ((capsule->flags & CAPSULE_NET_RAW) && !may_leave_raw(skb, capsule))
+	if ((capsule->flags & CAPSULE_NET_RAW) && (raw = may_leave_raw(skb, capsule, key)) == RAW_REFUSED)
 		goto other;
 	/* With options; neither does an extension header pass: the kernel lets none but a routing header be sent without
 	 * privilege. */
@@ -336,11 +347,12 @@ INLINE int may_leave(struct __sk_buff *skb, struct node *node, struct capsule *c
 		goto other;
 	source_owner = owner_of(class, key->local_port);
 	/* A socket may still be bound to a port that was withdrawn. It is of no more use than one that is another's. */
-	if (source_owner != capsule->uid && (source_owner != OWNER_NOBODY || !is_ephemeral(node, key->local_port))) {
+	if ((source_owner != capsule->uid && (source_owner != OWNER_NOBODY || !is_ephemeral(node, key->local_port))) ||
+	    (raw == RAW && !has_port_of(skb, capsule, key))) {
 		COUNT_REFUSAL(capsule, port);
 		return REFUSE;
 	}
-	if (skb->ifindex != LOOPBACK || may_stay(skb, capsule, packet, class, source_owner))
+	if (skb->ifindex != LOOPBACK || may_stay(skb, capsule, packet, class, source_owner, raw))
 		return PASS;
 	COUNT_REFUSAL(capsule, local);
 	return REFUSE;
@@ -395,9 +407,9 @@ int plab_ingress(struct __sk_buff *skb)
 	if (!capsule)
 		return REFUSE;
 	known = !read_packet(skb, &packet, cgroup, IN);
-	/* A packet of another protocol than ICMP, with nothing unusual in it, is for no raw socket. */
+	/* Without CAP_NET_RAW, a packet of another protocol than ICMP, with nothing unusual in it, is for no raw socket. */
 	icmp = packet.key.protocol == PROTO_ICMP || packet.key.protocol == PROTO_ICMPV6;
-	if ((icmp || !packet.plain) && !may_hear(skb, capsule))
+	if ((icmp || !packet.plain || (capsule->flags & CAPSULE_NET_RAW)) && !may_hear(skb, capsule))
 		return REFUSE;
 	count_traffic(capsule, GOT, packets_of(skb), skb->len);
 	/* What cannot be read has been accepted by the kernel, which knows more. */

@@ -14,6 +14,8 @@
 static void *(*map_lookup)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*map_update)(void *map, const void *key, const void *value, __u64 flags) =
 	(void *)BPF_FUNC_map_update_elem;
+static long (*map_delete)(void *map, const void *key) = (void *)BPF_FUNC_map_delete_elem;
+static __u64 (*sock_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
 static __u64 (*boot_ns)(void) = (void *)BPF_FUNC_ktime_get_boot_ns;
 static __u64 (*coarse_ns)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static __u64 (*current_cgroup_id)(void) = (void *)BPF_FUNC_get_current_cgroup_id;
@@ -26,6 +28,19 @@ static struct bpf_sock *(*sk_lookup_udp)(void *ctx, struct bpf_sock_tuple *tuple
 static struct bpf_sock *(*sk_fullsock)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_fullsock;
 static long (*sk_release)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_release;
 static long (*skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 len) = (void *)BPF_FUNC_skb_load_bytes;
+
+/*
+ * Reads a word of a program's context. The kernel takes no pointer into it that was computed, which the compiler would do to
+ * use it twice.
+ */
+#define CONTEXT_WORD(ctx, field)                                                                      \
+	({                                                                                            \
+		__u64 word;                                                                           \
+		asm volatile("%0 = *(u32 *)(%1 + %2)"                                                 \
+			     : "=r"(word)                                                             \
+			     : "r"(ctx), "i"(__builtin_offsetof(__typeof__(*(ctx)), field)));         \
+		(__u32)word;                                                                          \
+	})
 
 /* How the loader reads a map's description. */
 struct bpf_map_def {

@@ -11,6 +11,7 @@
 #define PROTO_ICMPV6 58
 #define PROTO_SCTP 132
 #define PROTO_UDPLITE 136
+#define PROTO_RAW 255
 #define PROTO_MPTCP 262
 
 #define ETHERTYPE_IP 0x0800

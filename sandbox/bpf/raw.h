@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
 /*
- * Raw sockets, of capsules whose definition has `raw`: echo requests out, and in what answers the slice's own packets.
+ * Raw sockets, of capsules whose definition has `raw`: echo requests out, UDP and TCP from ports of its own, and in what is
+ * for these, or answers the slice's own packets.
  *
- * An echo's ID is to ICMP what a port is to UDP, so it is property as well: of the slice that used it first, until it
- * has not used it for a minute. Sockets of the kernel's own ping have IDs out of the same array. A source address cannot
- * be forged: the kernel writes every header, because no raw socket may bring its own (IP_HDRINCL, IPPROTO_RAW).
+ * Who may have one of ICMP, UDP or TCP for IPv4 may bring its own header (IP_HDRINCL, IPPROTO_RAW), so every packet of a raw
+ * socket is looked at as if it had: its protocol, its source address, that it is whole and has no options.
  */
 #ifndef PLAB_RAW_H
 #define PLAB_RAW_H
 
+#include "echo.h"
+#include "held.h"
+#include "local.h"
 #include "packet.h"
 #include "state.h"
 
@@ -20,209 +23,112 @@
 /* It was born with CAP_NET_RAW, and has it until it ends, also when its slice may have raw sockets no more. */
 #define CAPSULE_NET_RAW 8
 
-/* How long an ID stays its last user's, and how old an echo may be whose answer is still let in; in seconds. */
-#define ECHO_SECONDS 60
-/* How many IDs a slice may use in a minute: all raw slices share 65,536 for each version of IP. */
-#define ECHO_TAKES 1024
+/* It may send IPv4 with a header of its own. */
+#define CAPSULE_OWN_HEADER (CAPSULE_RAW_ICMP | CAPSULE_RAW_UDP | CAPSULE_RAW_TCP)
 
-#define NANOSECONDS 1000000000ULL
-
-/* Whose an echo ID is and when it was last used: `UID << 32 | seconds since boot`. The index is `v6 << 16 | ID`. */
-SECTION("maps") struct bpf_map_def plab2_echo_ids = {
-	BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(__u64), 2 << 16, 0,
+/* The node's addresses, v4 in v6 clothes, but for those of loopback: plabd keeps them. */
+SECTION("maps") struct bpf_map_def plab2_addresses = {
+	BPF_MAP_TYPE_HASH, 16, sizeof(__u32), 16384, BPF_F_NO_PREALLOC,
 };
 
-/* How many IDs a slice has taken in this minute: `minutes since boot << 32 | count`. */
-SECTION("maps") struct bpf_map_def plab2_echo_take = {
-	BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(__u64), 32768, BPF_F_NO_PREALLOC,
-};
-
-/* One echo request. A v4 address is in v6 clothes. */
-struct echo {
-	__u32 remote[4];
-	__u32 uid;
-	__be16 id;
-	__be16 sequence;
-};
-
-/* When it was sent, in seconds since boot. A flood forgets the oldest: their answers are not heard. */
-SECTION("maps") struct bpf_map_def plab2_echo_sent = {
-	BPF_MAP_TYPE_LRU_HASH, sizeof(struct echo), sizeof(__u32), 65536, 0,
-};
-
-INLINE __u32 seconds_since_boot(void)
+/* What a capsule needs for raw packets of the protocol; nothing can have it for others. */
+INLINE __u32 flag_of(int v6, __u32 protocol)
 {
-	return boot_ns() / NANOSECONDS;
+	switch (protocol) {
+	case PROTO_ICMP:
+		return v6 ? 0 : CAPSULE_RAW_ICMP;
+	case PROTO_ICMPV6:
+		return v6 ? CAPSULE_RAW_ICMP6 : 0;
+	case PROTO_UDP:
+		return CAPSULE_RAW_UDP;
+	case PROTO_TCP:
+		return CAPSULE_RAW_TCP;
+	default:
+		return 0;
+	}
 }
 
-/* Whether the slice may take one ID more in this minute. */
-INLINE int may_take(__u32 uid, __u32 now)
+/* Whether the capsule may make this raw socket. */
+INLINE int may_make_raw(struct bpf_sock *ctx, struct capsule *capsule)
 {
-	__u64 minute = (__u64)(now / 60) << 32;
-	__u64 none = 0;
-	__u64 *taken = map_lookup(&plab2_echo_take, &uid);
-	__u64 old, next;
+	if (ctx->family == 2 && ctx->protocol == PROTO_RAW)
+		return (capsule->flags & CAPSULE_OWN_HEADER) != 0;
+	if (ctx->family != 2 && ctx->family != 10)
+		return 0;
+	return (capsule->flags & flag_of(ctx->family == 10, ctx->protocol)) != 0;
+}
 
-	if (!taken) {
-		map_update(&plab2_echo_take, &uid, &none, BPF_NOEXIST);
-		taken = map_lookup(&plab2_echo_take, &uid);
-		if (!taken)
-			return 0;
-	}
-	/* Again if another CPU was faster. */
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
-		old = *(volatile __u64 *)taken;
-		if (old >> 32 != minute >> 32)
-			next = minute | 1;
-		else if ((__u32)old >= ECHO_TAKES)
-			return 0;
-		else
-			next = old + 1;
-		if (__sync_val_compare_and_swap(taken, old, next) == old)
+/* Whether packets to the address stay on the machine, by what is known of its addresses. */
+INLINE int is_here(const struct flow_key *key, const __u32 *address)
+{
+	__u32 clothed[4] = { 0, 0, 0xffff0000, address[0] };
+
+	if (key->family == 4) {
+		if ((address[0] & 0xff) == 127)
+			return 1;
+	} else {
+		__builtin_memcpy(clothed, address, sizeof(clothed));
+		if (!(clothed[0] | clothed[1] | clothed[2]) && clothed[3] == 0x01000000)
 			return 1;
 	}
-	return 0;
+	return map_lookup(&plab2_addresses, clothed) != 0;
 }
 
-INLINE __u64 *echo_id(int v6, __be16 id)
+INLINE int is_loopback(const struct flow_key *key, const __u32 *address)
 {
-	__u32 index = (v6 ? 1 << 16 : 0) | (__u32)ntohs(id);
-
-	return map_lookup(&plab2_echo_ids, &index);
+	if (key->family == 4)
+		return (address[0] & 0xff) == 127;
+	return !(address[0] | address[1] | address[2]) && address[3] == 0x01000000;
 }
 
-/* Makes the ID the slice's, unless it is another's. */
-INLINE int take_id(int v6, __be16 id, __u32 uid, __u32 now)
-{
-	__u64 mine = (__u64)uid << 32 | now;
-	__u64 *owner = echo_id(v6, id);
-	__u64 old;
-
-	if (!owner)
-		return 0;
-	old = *(volatile __u64 *)owner;
-	if (old == mine)
-		return 1;
-	if (old >> 32 != uid && old && now - (__u32)old < ECHO_SECONDS)
-		return 0;
-	/* Keeping one over a minute counts as taking it, or a slice would gather all of them. */
-	if ((old >> 32 != uid || (__u32)old / 60 != now / 60) && !may_take(uid, now))
-		return 0;
-	if (__sync_val_compare_and_swap(owner, old, mine) == old)
-		return 1;
-	/* Another CPU was faster; whether for this slice, it says itself. */
-	return *(volatile __u64 *)owner >> 32 == uid;
-}
-
-/* The address as an echo's key has it. */
-INLINE void set_remote(struct echo *echo, int v6, const __u32 *address)
-{
-	if (v6) {
-		echo->remote[0] = address[0];
-		echo->remote[1] = address[1];
-		echo->remote[2] = address[2];
-		echo->remote[3] = address[3];
-	} else {
-		echo->remote[0] = 0;
-		echo->remote[1] = 0;
-		echo->remote[2] = 0xffff0000;
-		echo->remote[3] = address[0];
-	}
-}
-
-/* What is sent by ICMP: an echo request with an ID that is the slice's, and nothing else. Errors, redirects and router
- * advertisements would be believed by others. */
-INLINE int may_ping(struct __sk_buff *skb, struct capsule *capsule, const struct flow_key *key)
-{
-	int v6 = key->family == 6;
-	struct echo echo = {};
-	__u32 now = seconds_since_boot();
-	/* Type, code, checksum, ID, sequence number. */
-	__u8 header[8];
-
-	if (key->protocol != (v6 ? PROTO_ICMPV6 : PROTO_ICMP))
-		return 0;
-	if (skb_load_bytes(skb, v6 ? 40 : 20, header, sizeof(header)))
-		return 0;
-	if (header[0] != (v6 ? 128 : 8) || header[1] != 0)
-		return 0;
-	__builtin_memcpy(&echo.id, &header[4], 2);
-	__builtin_memcpy(&echo.sequence, &header[6], 2);
-	echo.uid = capsule->uid;
-	set_remote(&echo, v6, key->remote);
-	if (!take_id(v6, echo.id, capsule->uid, now))
-		return 0;
-	return !map_update(&plab2_echo_sent, &echo, &now, BPF_ANY);
-}
+enum raw { RAW_REFUSED, NOT_RAW, RAW };
 
 /*
  * What a capsule with CAP_NET_RAW could do to packets beyond others: a mark, which chooses routes and passes firewalls; a
- * priority, which is a class of the node's shaping; packets of a protocol that it was not granted.
+ * priority, which is a class of the node's shaping; packets of a protocol that it was not granted; a header with another's
+ * address; one with an address that is not where the packet goes, for the route is chosen by what sendto(2) is told: a
+ * packet for loopback would get to the neighbours, and one for the node's services out and in again.
  */
-INLINE int may_leave_raw(struct __sk_buff *skb, struct capsule *capsule)
+INLINE enum raw may_leave_raw(struct __sk_buff *skb, struct capsule *capsule, const struct flow_key *key)
 {
 	struct bpf_sock *sk = skb->sk;
-	__u8 field[2];
+	__u8 fragment[2];
 
 	if (skb->mark)
-		return 0;
+		return RAW_REFUSED;
 	/* Up to 6 anybody may set (TC_PRIO_INTERACTIVE). */
 	if (!capsule->classid && skb->priority > 6)
 		skb->priority = 0;
 	if (sk)
 		sk = sk_fullsock(sk);
 	if (!sk || sk->type != SOCK_RAW_TYPE)
-		return 1;
-	if (skb->protocol == htons(ETHERTYPE_IP)) {
-		/* Whole: a later fragment has no header to look at. */
-		if (skb_load_bytes(skb, 6, field, 2) || (field[0] & 0x3f) || field[1])
-			return 0;
-		if (skb_load_bytes(skb, 9, field, 1))
-			return 0;
-		return field[0] == PROTO_ICMP && (capsule->flags & CAPSULE_RAW_ICMP);
-	}
-	if (skb_load_bytes(skb, 6, field, 1))
-		return 0;
-	return field[0] == PROTO_ICMPV6 && (capsule->flags & CAPSULE_RAW_ICMP6);
+		return NOT_RAW;
+	/* Whole: a later fragment has no header to look at. */
+	if (key->family == 4 && (skb_load_bytes(skb, 6, fragment, 2) || (fragment[0] & 0xbf) || fragment[1]))
+		return RAW_REFUSED;
+	if (!(capsule->flags & flag_of(key->family == 6, key->protocol)))
+		return RAW_REFUSED;
+	if (!is_here(key, key->local))
+		return RAW_REFUSED;
+	if (skb->ifindex == LOOPBACK)
+		return is_here(key, key->remote) ? RAW : RAW_REFUSED;
+	return is_loopback(key, key->local) || is_here(key, key->remote) ? RAW_REFUSED : RAW;
 }
 
-/* Whether an echo of this ID and sequence number to this address was the slice's. */
-INLINE int has_sent(const struct echo *echo, int v6)
+/*
+ * Whether TCP from a raw socket may be delivered on this machine: to a capsule's socket, or where there is none. Not only
+ * what opens a connection is looked at, because the rest need not be of one; and not only the connection is looked for
+ * but also who listens there.
+ */
+INLINE int may_inject(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v6, __be16 from)
 {
-	__u64 *owner = echo_id(v6, echo->id);
-	__u32 *sent;
-
-	if (!owner || *owner >> 32 != echo->uid)
+	if (!may_open(skb, tuple, v6))
 		return 0;
-	sent = map_lookup(&plab2_echo_sent, echo);
-	return sent && seconds_since_boot() - *sent <= ECHO_SECONDS;
-}
-
-/* Whether a port that a packet came from is the slice's: its own, or one that a socket of its capsule is on now. */
-INLINE int is_from(struct __sk_buff *skb, struct capsule *capsule, int v6, __u32 protocol, struct bpf_sock_tuple *tuple)
-{
-	enum class class = protocol == PROTO_TCP ? CLASS_TCP : CLASS_UDP;
-	__u16 port = ntohs(v6 ? tuple->ipv6.dport : tuple->ipv4.dport);
-	__u32 owner = owner_of(class, port);
-	struct capsule *holder;
-	struct bpf_sock *sk;
-	int is;
-
-	if (owner != OWNER_NOBODY)
-		return owner == capsule->uid;
-	if (protocol == PROTO_TCP)
-		sk = v6 ? sk_lookup_tcp(skb, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0)
-			: sk_lookup_tcp(skb, tuple, sizeof(tuple->ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (v6)
+		tuple->ipv6.sport = from;
 	else
-		sk = v6 ? sk_lookup_udp(skb, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0)
-			: sk_lookup_udp(skb, tuple, sizeof(tuple->ipv4), BPF_F_CURRENT_NETNS, 0);
-	if (!sk)
-		return 0;
-	holder = capsule_of(sk_cgroup_id(sk));
-	is = holder && holder->uid == capsule->uid;
-	sk_release(sk);
-	return is;
+		tuple->ipv4.sport = from;
+	return may_open(skb, tuple, v6);
 }
 
 /* Whether the packet that an ICMP error quotes, at `offset`, was the slice's. */
@@ -267,7 +173,7 @@ INLINE int is_about_own(struct __sk_buff *skb, struct capsule *capsule, int v6, 
 	}
 	if (protocol != PROTO_TCP && protocol != PROTO_UDP)
 		return 0;
-	return is_from(skb, capsule, v6, protocol, &tuple);
+	return has_port(skb, capsule, v6, protocol, &tuple);
 }
 
 /* Whether it is one that gets ICMP: a raw socket, or the kernel's own ping, whose ID another's raw socket may use. */
@@ -276,7 +182,33 @@ INLINE int gets_icmp(const struct bpf_sock *sk)
 	return sk->type == SOCK_RAW_TYPE || sk->protocol == PROTO_ICMP || sk->protocol == PROTO_ICMPV6;
 }
 
-/* Whether a socket of the capsule that gets ICMP gets this packet; others are not asked about. */
+/* Whether a raw socket of UDP or TCP gets this packet: one to a port of the capsule's. */
+INLINE int may_hear_ports(struct __sk_buff *skb, struct capsule *capsule, int v6, __u32 protocol)
+{
+	struct flow_key key = { .family = v6 ? 6 : 4, .protocol = protocol };
+	__u32 offset = 40;
+	__be16 ports[2];
+	__u8 found, length;
+
+	if (skb_load_bytes(skb, v6 ? 6 : 9, &found, 1) || found != protocol)
+		return 0;
+	if (v6) {
+		if (skb_load_bytes(skb, 8, key.remote, 16) || skb_load_bytes(skb, 24, key.local, 16))
+			return 0;
+	} else {
+		if (skb_load_bytes(skb, 0, &length, 1) || skb_load_bytes(skb, 12, key.remote, 4) ||
+		    skb_load_bytes(skb, 16, key.local, 4))
+			return 0;
+		offset = (length & 0xf) * 4;
+	}
+	if (skb_load_bytes(skb, offset, ports, sizeof(ports)))
+		return 0;
+	key.remote_port = ntohs(ports[0]);
+	key.local_port = ntohs(ports[1]);
+	return has_port_of(skb, capsule, &key);
+}
+
+/* Whether a raw socket of the capsule, or one that gets ICMP, gets this packet; others are not asked about. */
 INLINE int may_hear(struct __sk_buff *skb, struct capsule *capsule)
 {
 	int v6 = skb->protocol == htons(ETHERTYPE_IPV6);
@@ -292,8 +224,10 @@ INLINE int may_hear(struct __sk_buff *skb, struct capsule *capsule)
 		return 0;
 	if (!gets_icmp(sk))
 		return 1;
-	if (sk->type == SOCK_RAW_TYPE && !(capsule->flags & (v6 ? CAPSULE_RAW_ICMP6 : CAPSULE_RAW_ICMP)))
+	if (sk->type == SOCK_RAW_TYPE && !(capsule->flags & flag_of(v6, sk->protocol)))
 		return 0;
+	if (sk->type == SOCK_RAW_TYPE && (sk->protocol == PROTO_UDP || sk->protocol == PROTO_TCP))
+		return may_hear_ports(skb, capsule, v6, sk->protocol);
 	if (skb_load_bytes(skb, v6 ? 6 : 9, &protocol, 1) || protocol != (v6 ? PROTO_ICMPV6 : PROTO_ICMP))
 		return 0;
 	if (v6) {
@@ -321,17 +255,21 @@ INLINE int may_hear(struct __sk_buff *skb, struct capsule *capsule)
 
 /*
  * Options by which CAP_NET_RAW would reach further than the slice's own packets:
- * a header of one's own, and with it any source address (IP_HDRINCL); others' packets to be forwarded (IP_ROUTER_ALERT); to
+ * a header of one's own (IP_HDRINCL; of IPv4 it is looked at, where it may be set); others' packets to be forwarded (IP_ROUTER_ALERT); to
  * become the node's multicast router (MRT_INIT and what follows, MRT6_INIT asks for no other capability); extension
  * headers; marks.
  */
-INLINE int is_raw_option(struct bpf_sockopt *ctx)
+INLINE int is_raw_option(int level, int name)
 {
-	int name = ctx->optname;
+	struct capsule *capsule;
 
-	switch (ctx->level) {
+	switch (level) {
 	case 0:
-		return name == 3 || name == 5 || (name >= 200 && name <= 220);
+		if (name == 3) {
+			capsule = capsule_of(current_cgroup_id());
+			return !capsule || !(capsule->flags & CAPSULE_OWN_HEADER);
+		}
+		return name == 5 || (name >= 200 && name <= 220);
 	case 1:
 		return name == 36 /* SO_MARK */ || name == 75 /* SO_RCVMARK */;
 	/* SOL_RAW: a raw socket of IPv6 takes IPV6_HDRINCL there, too. */
@@ -350,13 +288,13 @@ INLINE int is_raw_option(struct bpf_sockopt *ctx)
  * the packet, and asks no program. ping ends if it cannot set it, so it is told that it did: errors about what the slice
  * sent itself arrive as packets all the same.
  */
-INLINE int is_recverr(struct bpf_sockopt *ctx)
+INLINE int is_recverr(struct bpf_sockopt *ctx, int level, int name)
 {
 	if (!ctx->sk || !gets_icmp(ctx->sk))
 		return 0;
-	if (ctx->level == 0)
-		return ctx->optname == 11 || ctx->optname == 26;
-	return ctx->level == 41 && (ctx->optname == 25 || ctx->optname == 31);
+	if (level == 0)
+		return name == 11 || name == 26;
+	return level == 41 && (name == 25 || name == 31);
 }
 
 #endif

@@ -145,6 +145,7 @@ impl Directory {
         if let Some(guard) = machine.guard() {
             machine.opt_outs.enforce(guard)?;
             guard.keep_only(&cgroups)?;
+            guard.follow_addresses()?;
             guard.attach()?;
         }
         // Capsules that run are left as they are; none is made until it is in force.

@@ -1,6 +1,7 @@
 //! plabd: keeps what runs on a node equal to what its definitions say.
 
 mod accounts;
+mod addresses;
 mod admission;
 mod audit;
 mod bandwidth;
@@ -201,6 +202,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     node.flows.begin(&node.machine)?;
     tokio::task::spawn_local(flows::follow(Rc::clone(&node)));
     tokio::task::spawn_local(bandwidth::follow(Rc::clone(&node)));
+    tokio::task::spawn_local(addresses::follow(Rc::clone(&node)));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

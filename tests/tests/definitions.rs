@@ -198,7 +198,7 @@ fn a_bad_edit_keeps_the_last_good_word() {
     assert_eq!(in_force(&node, "site_a", "memory.max"), (32 << 20).to_string());
     // What the node cannot hold is no better than what it cannot read.
     let (more, refused, why) = if memory_is_on_v2() {
-        ("[memory]\nmax = \"48M\"\n[network]\nraw = [\"tcp\"]", "network.raw", "not enforced")
+        ("[memory]\nmax = \"48M\"\n[disk]\nspace = \"1G\"", "disk", "not enforced")
     } else {
         ("[memory]\nhigh = \"16M\"\nmax = \"48M\"", "memory.high", "degrade")
     };
@@ -218,10 +218,6 @@ fn a_bad_edit_keeps_the_last_good_word() {
 fn what_a_definition_may_not_say_is_refused_with_the_reason() {
     let node = TestNode::start("definitions-refused");
     for (more, saying) in [
-        (
-            "[network]\nraw = [\"tcp\"]",
-            "network.raw: refused; raw sockets of udp and tcp are not enforced by this node yet",
-        ),
         ("[disk]\nspace = \"1G\"", "disk: refused; not enforced by this node yet"),
         ("[software]\narchive = \"a\"", "software: refused; not enforced by this node yet"),
         ("[memroy]\nmax = \"1G\"", "nearest known key is memory"),

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use plab_config::{IpPrefix, PortRange, Transport};
 use rustix::io::Errno;
 
+use super::addresses;
 use super::call::{self, possible_cpus};
 use super::flows::FlowTap;
 use super::layout::{
@@ -148,7 +149,7 @@ impl NetworkGuard {
         // A definition that asks for raw no more takes nothing from a capsule that runs: it is to be ended first.
         let before = self.entry(cgroup)?;
         let was_raw = before.is_some_and(|entry| entry.net_raw);
-        let net_raw = was_raw || state.raw_icmp || state.raw_icmp6;
+        let net_raw = was_raw || state.raw_icmp || state.raw_icmp6 || state.raw_udp || state.raw_tcp;
         let entry = CapsuleEntry { state, index: self.index_for(cgroup)?, net_raw };
         // To write it anew would forget what the programs have noted in it.
         if before == Some(entry) {
@@ -210,6 +211,11 @@ impl NetworkGuard {
         let Some(state) = self.capsule(cgroup)? else { return Ok(()) };
         let on = format!("the capsule of UID {}", state.uid);
         self.forget(cgroup)?;
+        // How many echo IDs it has taken in this minute; not there unless it has taken any.
+        match call::delete(self.maps.get("echo_take")?, &state.uid.to_ne_bytes()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(KernelError::new("forget the echo IDs of", on, error)),
+        }
         call::delete(self.maps.get("refusals")?, &state.uid.to_ne_bytes()).tried("forget", &on)
     }
 
@@ -363,6 +369,25 @@ impl NetworkGuard {
         self.change_node(|node| node.opt_outs = (count(&v4), count(&v6)))
     }
 
+    /// Makes the addresses that a raw socket may send from those that the node has now.
+    ///
+    /// # Errors
+    /// The kernel does not tell them all, or refuses; then those that were not reached stay as they were.
+    pub fn follow_addresses(&self) -> Result<(), KernelError> {
+        let map = self.maps.get("addresses")?;
+        let own = addresses::own()?;
+        // First what is gone: that must not be sent from.
+        for old in call::keys(map, 16).tried("list", "the node's addresses")? {
+            if !own.iter().any(|address| address[..] == old[..]) {
+                call::delete(map, &old).tried("forget", "an address that the node had")?;
+            }
+        }
+        for address in &own {
+            call::update(map, address, &1_u32.to_ne_bytes(), 0).tried("note", "an address of the node's")?;
+        }
+        Ok(())
+    }
+
     /// An administrator may change it (`net.ipv4.ip_local_port_range`), and it says which ports a capsule's packets may be
     /// from that are nobody's.
     fn follow_ephemeral_range(&self) -> Result<(), KernelError> {
@@ -401,14 +426,16 @@ impl NetworkGuard {
             source: source.into(),
         };
         let show = |state: CapsuleState| {
-            let CapsuleState { uid, classid, sctp, raw_icmp, raw_icmp6 } = state;
+            let CapsuleState { uid, classid, sctp, raw_icmp, raw_icmp6, raw_udp, raw_tcp } = state;
             format!(
-                "uid {uid} class {:x}:{:x}{}{}{}",
+                "uid {uid} class {:x}:{:x}{}{}{}{}{}",
                 classid >> 16,
                 classid & 0xffff,
                 if sctp { " sctp" } else { "" },
                 if raw_icmp { " raw icmp" } else { "" },
-                if raw_icmp6 { " raw icmpv6" } else { "" }
+                if raw_icmp6 { " raw icmpv6" } else { "" },
+                if raw_udp { " raw udp" } else { "" },
+                if raw_tcp { " raw tcp" } else { "" }
             )
         };
         let found = self.capsule(id)?.map_or_else(|| "none: nothing may be sent".to_owned(), show);

@@ -25,6 +25,9 @@ const CAPSULE_RAW_ICMP: u32 = 2;
 const CAPSULE_RAW_ICMP6: u32 = 4;
 /// It was born with CAP_NET_RAW.
 const CAPSULE_NET_RAW: u32 = 8;
+/// It may have raw sockets of UDP, of TCP.
+const CAPSULE_RAW_UDP: u32 = 16;
+const CAPSULE_RAW_TCP: u32 = 32;
 
 /// Structures of whole numbers without padding, as bytes.
 pub(super) trait Plain: Copy {
@@ -75,6 +78,10 @@ pub struct CapsuleState {
     pub raw_icmp: bool,
     /// Whether it may have raw sockets of ICMP for IPv6.
     pub raw_icmp6: bool,
+    /// Whether it may have raw sockets of UDP.
+    pub raw_udp: bool,
+    /// Whether it may have raw sockets of TCP.
+    pub raw_tcp: bool,
 }
 
 /// `struct capsule`: a capsule's state, and where its traffic is counted.
@@ -101,6 +108,8 @@ impl CapsuleEntry {
             sctp: has(CAPSULE_SCTP),
             raw_icmp: has(CAPSULE_RAW_ICMP),
             raw_icmp6: has(CAPSULE_RAW_ICMP6),
+            raw_udp: has(CAPSULE_RAW_UDP),
+            raw_tcp: has(CAPSULE_RAW_TCP),
         };
         Self { state, index: word(12), net_raw: has(CAPSULE_NET_RAW) }
     }
@@ -108,11 +117,13 @@ impl CapsuleEntry {
 
 impl Plain for CapsuleEntry {
     fn bytes(self) -> Vec<u8> {
-        let CapsuleState { uid, classid, sctp, raw_icmp, raw_icmp6 } = self.state;
+        let CapsuleState { uid, classid, sctp, raw_icmp, raw_icmp6, raw_udp, raw_tcp } = self.state;
         let flags = [
             (sctp, CAPSULE_SCTP),
             (raw_icmp, CAPSULE_RAW_ICMP),
             (raw_icmp6, CAPSULE_RAW_ICMP6),
+            (raw_udp, CAPSULE_RAW_UDP),
+            (raw_tcp, CAPSULE_RAW_TCP),
             (self.net_raw, CAPSULE_NET_RAW),
         ];
         let flags = flags.into_iter().filter(|(has, _)| *has).fold(0, |all, (_, flag)| all | flag);
@@ -228,21 +239,30 @@ mod tests {
             ("flows", 4, SLOT_SIZE, 2 * SLOTS),
             ("lost", 4, 8, 1),
             ("traffic", 4, Traffic::SIZE, CAPSULES as usize),
+            ("addresses", 16, 4, 16_384),
+            ("echo_take", 4, 8, 32_768),
         ] {
             assert_eq!(shape(name), Some((key, value, entries)), "{name}");
         }
         // Nobody but the programs reads these.
-        let theirs = ["live", "echo_ids", "echo_take", "echo_sent"];
+        let theirs = ["live", "echo_ids", "echo_sent", "held", "holds"];
         assert!(theirs.into_iter().all(|name| shape(name).is_some()), "{shapes:?}");
-        assert_eq!(shapes.len(), 10 + theirs.len(), "{shapes:?}");
+        assert_eq!(shapes.len(), 12 + theirs.len(), "{shapes:?}");
     }
 
     #[test]
     fn what_is_written_is_read() {
         let node = NodeState { ephemeral: (32_768, 60_999), opt_outs: (3, 1) };
         assert_eq!(NodeState::from_bytes(node.bytes().try_into().expect("12 bytes")), node);
-        let state =
-            CapsuleState { uid: 70_001, classid: 0x0001_0010, sctp: true, raw_icmp: true, raw_icmp6: false };
+        let state = CapsuleState {
+            uid: 70_001,
+            classid: 0x0001_0010,
+            sctp: true,
+            raw_icmp: true,
+            raw_icmp6: false,
+            raw_udp: false,
+            raw_tcp: true,
+        };
         let entry = CapsuleEntry { state, index: 7, net_raw: true };
         let bytes: [u8; CapsuleEntry::SIZE] = entry.bytes().try_into().expect("24 bytes");
         assert_eq!(CapsuleEntry::from_bytes(bytes), entry);

@@ -5,6 +5,7 @@
 //! nor a new plabd leaves a moment without them. What they know of each capsule and each port is in maps, which the
 //! programs hold; the next plabd finds them through the programs.
 
+mod addresses;
 mod call;
 mod flows;
 mod guard;

@@ -20,8 +20,9 @@ static OBJECT: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(env!("OUT_DIR")
 pub(super) const PROGRAMS: &str = "plab_";
 
 /// Every kind of program that this or a former release attaches.
-pub(super) const ATTACH_KINDS: [bpf_attach_type; 10] = [
+pub(super) const ATTACH_KINDS: [bpf_attach_type; 11] = [
     bpf_attach_type::BPF_CGROUP_INET_SOCK_CREATE,
+    bpf_attach_type::BPF_CGROUP_INET_SOCK_RELEASE,
     bpf_attach_type::BPF_CGROUP_INET4_BIND,
     bpf_attach_type::BPF_CGROUP_INET6_BIND,
     bpf_attach_type::BPF_CGROUP_INET4_POST_BIND,

@@ -28,7 +28,15 @@ pub fn network(definition: &Definition, uid: u32, machine: &Machine) -> CapsuleS
     // Also where nothing is limited yet: a limit that is set later finds each packet in its class.
     let classid = machine.bandwidth.class(uid).map_or(0, |class| class.get());
     let raw = |protocol| definition.network.raw.contains(&protocol);
-    CapsuleState { uid, classid, sctp, raw_icmp: raw(RawProtocol::Icmp), raw_icmp6: raw(RawProtocol::Icmpv6) }
+    CapsuleState {
+        uid,
+        classid,
+        sctp,
+        raw_icmp: raw(RawProtocol::Icmp),
+        raw_icmp6: raw(RawProtocol::Icmpv6),
+        raw_udp: raw(RawProtocol::Udp),
+        raw_tcp: raw(RawProtocol::Tcp),
+    }
 }
 
 /// What capability its processes have.

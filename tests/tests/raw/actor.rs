@@ -61,6 +61,50 @@ impl Giver {
     }
 }
 
+/// Who has a connection to itself, or two sockets of UDP, on ports that the kernel chose.
+pub struct Holder {
+    child: Child,
+    output: std::io::BufReader<std::process::ChildStdout>,
+    /// The port of the side that connected, and of the other.
+    pub ports: (u16, u16),
+}
+
+impl Holder {
+    /// In a slice.
+    pub fn inside(node: &TestNode, slice: &str, words: &str) -> Self {
+        let mut command = Command::new(binary("plab"));
+        command.arg("--root").arg(node.root()).args(["exec", slice, "--", "python3", "raw.py", "hold"]);
+        command.args(words.split(' '));
+        Self::of(command)
+    }
+
+    /// Outside, as root.
+    pub fn outside(words: &str) -> Self {
+        Self::of(python(&format!("hold {words}")))
+    }
+
+    fn of(mut command: Command) -> Self {
+        use std::io::BufRead;
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start a holder");
+        let mut output = std::io::BufReader::new(child.stdout.take().expect("piped"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("read");
+        let mut ports = line.split_whitespace().map(|port| port.parse().expect("a port"));
+        let ports = (ports.next().expect("a port"), ports.next().expect("a port"));
+        Self { child, output, ports }
+    }
+
+    /// Ends it; what it says.
+    pub fn ended(mut self) -> String {
+        use std::io::{Read, Write};
+        self.child.stdin.take().expect("piped").write_all(b"\n").expect("write");
+        let mut said = String::new();
+        self.output.read_to_string(&mut said).expect("read");
+        self.child.wait().expect("wait");
+        said.trim().to_owned()
+    }
+}
+
 /// Somebody who hears what there is to hear until told to end.
 pub struct Listener {
     child: Child,
@@ -68,6 +112,25 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// In a slice, by a raw socket of UDP or TCP, of the address's version of IP.
+    pub fn of_ports(node: &TestNode, slice: &str, protocol: &str, address: &str) -> Self {
+        let mut command = Command::new(binary("plab"));
+        command.arg("--root").arg(node.root()).args(["exec", slice, "--", "python3", "raw.py", "hear"]);
+        command.args([protocol, address, "ready", "until"]);
+        Self::of(command, node.home(slice))
+    }
+
+    /// The same outside, as root.
+    pub fn of_ports_outside(protocol: &str, address: &str) -> Self {
+        let family = if address.contains(':') { "10" } else { "2" };
+        let directory =
+            std::env::temp_dir().join(format!("plab-raw-{}-{protocol}-{family}", std::process::id()));
+        std::fs::create_dir_all(&directory).expect("make a directory");
+        let mut command = python(&format!("hear {protocol} {address} ready until"));
+        command.current_dir(&directory);
+        Self::of(command, directory)
+    }
+
     /// In a slice, by a raw socket of ICMP of this family.
     pub fn inside(node: &TestNode, slice: &str, family: &str) -> Self {
         let mut command = Command::new(binary("plab"));
@@ -110,9 +173,8 @@ impl Drop for Listener {
     fn drop(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();
-        if self.directory.starts_with(std::env::temp_dir().join(format!("plab-raw-{}-2", std::process::id())))
-            || self.directory.ends_with(format!("plab-raw-{}-10", std::process::id()))
-        {
+        let own = format!("plab-raw-{}-", std::process::id());
+        if self.directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&own)) {
             std::fs::remove_dir_all(&self.directory).ok();
         }
     }

@@ -1,9 +1,10 @@
-//! Raw sockets of ICMP: stock tools work in a capsule that was granted them, and only there; what was not its own is not
+//! Raw sockets: stock tools work in a capsule that was granted them, and only there; what was not its own is not
 //! heard; everything else that CAP_NET_RAW opens stays shut. Each refusal has the same beside it as root outside, where it
 //! works: a refusal that everybody gets would say nothing.
 
 mod actor;
 mod far;
+mod ports;
 
 use actor::{Listener, equip, inside, outside};
 use far::FarHost;
@@ -26,11 +27,14 @@ fn who_was_granted_has_the_capability_and_nobody_else() {
     assert_eq!(inside(&node, "site_none", "caps"), "ok 0 0 0 0 0");
     for (words, granted) in [
         ("make 2 3 1", "ok made"),
-        // What was not granted: ICMP for IPv6, UDP, TCP, headers of one's own, IGMP, the wildcard.
+        // A header of one's own, which is looked at.
+        ("make 2 3 255", "ok made"),
+        // What was not granted: ICMP for IPv6, UDP, TCP, IGMP, the wildcard.
         ("make 10 3 58", "EPERM"),
         ("make 2 3 17", "EPERM"),
         ("make 2 3 6", "EPERM"),
-        ("make 2 3 255", "EPERM"),
+        ("make 10 3 17", "EPERM"),
+        ("make 10 3 6", "EPERM"),
         ("make 2 3 2", "EPERM"),
         ("make 10 3 1", "EPERM"),
         ("make 10 3 255", "EPERM"),
@@ -182,7 +186,6 @@ fn nothing_else_is_sent() {
     }
     // Options that would reach further, by family, protocol, level, name.
     for words in [
-        "2 1 0 3",      // IP_HDRINCL
         "2 1 0 4",      // IP_OPTIONS
         "2 1 0 5",      // IP_ROUTER_ALERT
         "2 1 0 15",     // IP_FREEBIND
@@ -196,6 +199,7 @@ fn nothing_else_is_sent() {
     ] {
         assert_eq!(inside(&node, "site_raw", &format!("option {words}")), "EPERM", "{words}");
     }
+    assert_eq!(inside(&node, "site_raw", "option 2 1 0 3"), "ok set", "IP_HDRINCL, which is looked at");
     for words in ["2 1 0 3", "2 1 0 19", "2 1 1 36", "10 58 41 36", "10 58 255 36", "10 58 41 75"] {
         assert_eq!(outside(&format!("option {words}")), "ok set", "{words}: the control");
     }

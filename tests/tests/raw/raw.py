@@ -89,10 +89,10 @@ def recverr(family, protocol, level, name):
     return f"is {made.getsockopt(int(level), int(name))}"
 
 
-def ancillary(address, level, kind, value):
-    """An echo request with ancillary data, the value in hexadecimal."""
+def ancillary(address, level, kind, value, other=None):
+    """An echo request with ancillary data, the value in hexadecimal; by a raw socket of another protocol if one is said."""
     family, protocol, request, _ = of(address)
-    made = socket.socket(family, socket.SOCK_RAW, protocol)
+    made = socket.socket(family, socket.SOCK_RAW, int(other or protocol))
     data = [(int(level), int(kind), bytes.fromhex(value))]
     made.sendmsg([message(request, 7, 1, b"x")], data, 0, (address, 0))
     return "sent"
@@ -175,13 +175,138 @@ def taken(path, address, number):
     return f"forged {forged}, heard {made.recv(1000)[20:][8:].decode()}"
 
 
+PROTOCOLS = {"icmp": 1, "igmp": 2, "tcp": 6, "udp": 17}
+FLAGS = {"syn": 2, "rst": 4, "ack": 16, "none": 0}
+
+
+def transport(protocol, source, from_port, to, to_port, flags="syn"):
+    """A UDP datagram or a TCP segment with its checksum."""
+    pack = socket.inet_pton
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+    number = PROTOCOLS[protocol]
+    if protocol == "udp":
+        bare, at = struct.pack("!HHHH", from_port, to_port, 12, 0) + b"plab", 6
+    else:
+        bare, at = struct.pack("!HHIIBBHHH", from_port, to_port, 7, 0, 80, FLAGS[flags], 1000, 0, 0), 16
+    pseudo = pack(family, source) + pack(family, to) + struct.pack("!II", len(bare), number)
+    return bare[:at] + struct.pack("!H", checksum(pseudo + bare) or 0xFFFF) + bare[at + 2:]
+
+
+def source_to(to):
+    with socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((to, 9))
+        return probe.getsockname()[0]
+
+
+def raw(protocol, to, from_port, to_port, flags="syn"):
+    """One packet from a raw socket of its protocol, the header the kernel's."""
+    made = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_RAW, PROTOCOLS[protocol])
+    data = transport(protocol, source_to(to), int(from_port), to, int(to_port), flags)
+    made.sendto(data, (to, 0))
+    return "sent"
+
+
+def forge(protocol, source, to, from_port, to_port, fragment="0", options="", route=""):
+    """One packet with an IPv4 header of one's own; `own` is the right source."""
+    made = socket.socket(socket.AF_INET, socket.SOCK_RAW, 255)
+    made.setsockopt(0, 3, 1)
+    source = source_to(to) if source == "own" else source
+    if protocol in ("udp", "tcp"):
+        data = transport(protocol, source, int(from_port), to, int(to_port))
+    else:
+        data = message(8, int(from_port), 1, b"plab") if protocol == "icmp" else struct.pack("!BBHI", 0x16, 0, 0xE9FF, 0)
+    options = bytes.fromhex(options)
+    head = struct.pack("!BBHHHBBH", 0x45 + len(options) // 4, 0, 20 + len(options) + len(data), 0, int(fragment, 16),
+                       64, PROTOCOLS[protocol], 0)
+    head += socket.inet_aton(source) + socket.inet_aton(to) + options
+    made.sendto(head + data, (route or to, 0))
+    return "sent"
+
+
+def routed(to, route, from_port, to_port):
+    """A datagram to one address, sent where another is."""
+    return forge("udp", "own", to, from_port, to_port, route=route)
+
+
+def syn(to, kind, port="0"):
+    """A SYN by a raw socket to where nobody listens, from the port of a socket that is bound (`held`, whose port the
+    kernel chose; `own`), or that is closed again (`gone`); the reset that comes back must be heard."""
+    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+    holder = socket.socket(family)
+    if kind != "own":
+        holder.bind(("", int(port)))
+        port = holder.getsockname()[1]
+    if kind == "gone":
+        holder.close()
+    made = socket.socket(family, socket.SOCK_RAW, 6)
+    made.sendto(transport("tcp", source_to(to), int(port), to, 9), (to, 0))
+    made.settimeout(20)
+    while True:
+        data = made.recv(1000)
+        data = data[20:] if family == socket.AF_INET else data
+        if data[13] & 4:
+            return f"reset {struct.unpack('!H', data[2:4])[0] == int(port)}"
+
+
+def hear(protocol, to, ready, until):
+    """Listens by a raw socket of UDP or TCP as `listen` does."""
+    made = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_RAW, PROTOCOLS[protocol])
+    open(ready, "w").close()
+    got = 0
+    while not os.path.exists(until):
+        got += len(heard(made, 0.05))
+    return f"heard {got + len(heard(made, 0.05))}"
+
+
+def chat(protocol, address):
+    """Traffic of its own on ports that the kernel chose, and whether a raw socket beside sees what came to them."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    try:
+        made = socket.socket(family, socket.SOCK_RAW, PROTOCOLS[protocol])
+    except PermissionError:
+        made = None
+    server, client = socket.socket(family, kind), socket.socket(family, kind)
+    server.bind((address, 0))
+    if protocol == "tcp":
+        server.listen()
+    client.connect(server.getsockname())
+    client.send(b"chat")
+    (server.accept()[0] if protocol == "tcp" else server).recv(10)
+    got = heard(made, 0.2) if made else []
+    port = server.getsockname()[1]
+    return f"chatted {any(b'chat' in data and port in struct.unpack('!HH', data[:4]) for data in got)}"
+
+
+def hold(protocol, address):
+    """Opens a connection to itself, or a socket of UDP, says the port that the kernel chose, and keeps it until told to
+    end; then whether it still works."""
+    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
+    server, client = socket.socket(socket.AF_INET, kind), socket.socket(socket.AF_INET, kind)
+    server.bind((address, 0))
+    if protocol == "tcp":
+        server.listen()
+        client.connect(server.getsockname())
+        taken, _ = server.accept()
+    else:
+        taken = client
+        client.bind((address, 0))
+    print(client.getsockname()[1], server.getsockname()[1], flush=True)
+    sys.stdin.readline()
+    if protocol == "tcp":
+        client.send(b"x")
+        return f"kept {taken.recv(1) == b'x'}"
+    return "kept " + str(len(heard(server, 0.2)))
+
+
 def caps():
     """This process's capabilities: inheritable, permitted, effective, bounding, ambient."""
     text = open("/proc/self/status").read()
     return " ".join(line.split()[1].lstrip("0") or "0" for line in text.splitlines() if line.startswith("Cap"))
 
 
-VERBS = {f.__name__: f for f in (make, echo, answered, send, option, recverr, ancillary, bound, listen, error, ids, pass_on, taken, caps)}
+VERBS = {f.__name__: f for f in (make, echo, answered, send, option, recverr, ancillary, bound, listen, error, ids, pass_on, taken, caps, raw,
+                                 forge, routed, syn, hear, chat, hold)}
 try:
     print("ok", VERBS[sys.argv[1]](*sys.argv[2:]), flush=True)
 except OSError as error:

@@ -1,0 +1,196 @@
+//! Raw sockets of UDP and TCP, and headers of one's own: from the slice's own ports and the node's addresses, and heard is what
+//! is for the slice's ports.
+
+use plab_tests::TestNode;
+
+use crate::actor::{Holder, Listener, inside, outside};
+use crate::far::FarHost;
+use crate::slice;
+
+const ALL: &str =
+    "[network]\nports = [\"tcp/8651\", \"udp/8651\"]\nraw = [\"icmp\", \"icmpv6\", \"udp\", \"tcp\"]\n";
+const OTHER: &str = "[network]\nports = [\"tcp/8652\", \"udp/8652\"]\nraw = [\"icmp\", \"udp\", \"tcp\"]\n";
+/// An address that no interface of the node has (RFC 5737).
+const NOBODYS: &str = "203.0.113.77";
+
+#[test]
+fn stock_tools_run_and_say_what_they_found() {
+    let far = FarHost::new();
+    let node = TestNode::start("raw-trace");
+    slice(&node, "site_raw", ALL);
+    slice(&node, "site_none", "");
+    for (address, tool) in [
+        (far.v4(), "traceroute -n -q 1 -w 20"),
+        (far.v6(), "traceroute -n -q 1 -w 20"),
+        (far.v4(), "traceroute -n -q 1 -w 20 -I"),
+        (far.v4(), "traceroute -n -q 1 -w 20 -T -p 9"),
+        (far.v6(), "traceroute -n -q 1 -w 20 -T -p 9"),
+        (far.v4(), "mtr -n --report -c 2"),
+        (far.v6(), "mtr -n --report -c 2"),
+    ] {
+        let mut argv: Vec<&str> = tool.split(' ').collect();
+        argv.push(address);
+        let said = node.exec("site_raw", &argv);
+        let hop = said.stdout.lines().skip(1).any(|line| line.contains(address) && !line.contains("100.0%"));
+        assert!(said.code == 0 && hop, "{tool} {address}: {said:?}");
+    }
+    // Without `raw`, what needs a raw socket does not run.
+    assert_ne!(node.exec("site_none", &["traceroute", "-n", "-T", far.v4()]).code, 0);
+    node.finish();
+}
+
+#[test]
+fn a_slice_sends_from_its_own_port_and_from_one_that_it_holds() {
+    let far = FarHost::new();
+    let node = TestNode::start("raw-ports-own");
+    slice(&node, "site_raw", ALL);
+    for to in [far.v4(), far.v6(), "127.0.0.1", "::1"] {
+        assert_eq!(inside(&node, "site_raw", &format!("syn {to} own 8651")), "ok reset True", "{to}");
+        assert_eq!(inside(&node, "site_raw", &format!("syn {to} held")), "ok reset True", "{to}");
+        assert_eq!(inside(&node, "site_raw", &format!("syn {to} gone")), "EPERM", "{to}");
+        assert_eq!(inside(&node, "site_raw", &format!("raw udp {to} 8651 9")), "ok sent", "{to}");
+    }
+    for protocol in ["udp", "tcp"] {
+        for address in ["127.0.0.1", "::1"] {
+            assert_eq!(inside(&node, "site_raw", &format!("chat {protocol} {address}")), "ok chatted True");
+        }
+        let words = format!("forge {protocol} own {} 8651 9", far.v4());
+        assert_eq!(inside(&node, "site_raw", &words), "ok sent", "{words}");
+    }
+    assert_eq!(inside(&node, "site_raw", &format!("forge icmp own {} 77 0", far.v4())), "ok sent");
+    // What was sent is on record as the slice's.
+    plab_tests::eventually("the raw packet in the flows", || {
+        let said = node.plab(&["flows", "site_raw", "--json"]).ok();
+        said.contains("8651").then_some(())
+    });
+    node.finish();
+}
+
+#[test]
+fn nothing_is_sent_from_anybody_elses_port_or_address() {
+    let far = FarHost::new();
+    let node = TestNode::start("raw-ports-forge");
+    slice(&node, "site_raw", ALL);
+    slice(&node, "site_other", OTHER);
+    slice(&node, "site_udp", "[network]\nports = [\"udp/8653\", \"tcp/8653\"]\nraw = [\"udp\"]\n");
+    let v4 = far.v4();
+    for to in [v4, "127.0.0.1"] {
+        for words in [
+            // Another's address, on the wire and on loopback, whatever the socket is of.
+            format!("forge udp {NOBODYS} {to} 8651 9"),
+            format!("forge tcp {NOBODYS} {to} 8651 9"),
+            format!("forge icmp {NOBODYS} {to} 77 0"),
+            // Another slice's port, the node's, one that nobody has, below and among the kernel's own.
+            format!("forge udp own {to} 8652 9"),
+            format!("forge tcp own {to} 8652 9"),
+            format!("raw tcp {to} 22 9"),
+            format!("raw udp {to} 68 9"),
+            format!("raw udp {to} 9 9"),
+            format!("raw udp {to} 45678 9"),
+            // A first and a later fragment; an option; a protocol that nobody is granted.
+            format!("forge udp own {to} 8651 9 2000"),
+            format!("forge udp own {to} 8651 9 0001"),
+            format!("forge udp own {to} 8651 9 0 01010100"),
+            format!("forge igmp own {to} 0 0"),
+        ] {
+            assert_eq!(inside(&node, "site_raw", &words), "EPERM", "{words}");
+            assert_eq!(outside(&words), "ok sent", "{words}: the control");
+        }
+    }
+    // The address in the header is where it goes: not loopback's to the neighbours, nor theirs to loopback.
+    for (to, route) in [("127.0.0.1", v4), (v4, "127.0.0.1")] {
+        let words = format!("routed {to} {route} 8651 9");
+        assert_eq!(inside(&node, "site_raw", &words), "EPERM", "{words}");
+        assert_eq!(outside(&words), "ok sent", "{words}: the control");
+    }
+    // Granted UDP only.
+    assert_eq!(inside(&node, "site_udp", &format!("forge udp own {v4} 8653 9")), "ok sent");
+    assert_eq!(inside(&node, "site_udp", &format!("forge tcp own {v4} 8653 9")), "EPERM");
+    assert_eq!(inside(&node, "site_udp", &format!("forge icmp own {v4} 8653 9")), "EPERM");
+    assert_eq!(inside(&node, "site_udp", "make 2 3 6"), "EPERM");
+    assert_eq!(inside(&node, "site_udp", "make 2 3 1"), "EPERM");
+    assert_eq!(inside(&node, "site_udp", "make 10 3 17"), "ok made");
+    assert_eq!(inside(&node, "site_udp", "make 10 3 255"), "EPERM");
+    // A connection of another slice's is not reset, nor a socket of UDP sent from.
+    let connection = Holder::inside(&node, "site_other", "tcp 127.0.0.1");
+    let (client, server) = connection.ports;
+    let reset = format!("raw tcp 127.0.0.1 {client} {server} rst");
+    assert_eq!(inside(&node, "site_raw", &reset), "EPERM");
+    assert_eq!(connection.ended(), "ok kept True");
+    let sockets = Holder::inside(&node, "site_other", "udp 127.0.0.1");
+    let (client, server) = sockets.ports;
+    let words = format!("raw udp 127.0.0.1 {client} {server}");
+    assert_eq!(inside(&node, "site_raw", &words), "EPERM");
+    assert_eq!(outside(&words), "ok sent", "the control");
+    assert_eq!(sockets.ended(), "ok kept 1", "the control's");
+    node.finish();
+}
+
+#[test]
+fn the_nodes_services_and_connections_are_out_of_reach() {
+    let node = TestNode::start("raw-ports-local");
+    slice(&node, "site_raw", ALL);
+    let connection = Holder::outside("tcp 127.0.0.1");
+    let (client, server) = connection.ports;
+    for to in [client, server] {
+        for flags in ["rst", "ack", "none"] {
+            // The listener is found by any packet, the connection's other side only by its own four numbers.
+            let said = inside(&node, "site_raw", &format!("raw tcp 127.0.0.1 8651 {to} {flags}"));
+            assert_eq!(said, if to == server { "EPERM" } else { "ok sent" }, "{to} {flags}");
+        }
+        assert_eq!(inside(&node, "site_raw", &format!("raw tcp 127.0.0.1 {client} {to} rst")), "EPERM");
+    }
+    assert_eq!(inside(&node, "site_raw", &format!("raw tcp 127.0.0.1 8651 {server} syn")), "EPERM");
+    assert_eq!(outside(&format!("raw tcp 127.0.0.1 8651 {server} syn")), "ok sent", "the control");
+    assert_eq!(connection.ended(), "ok kept True");
+    let sockets = Holder::outside("udp 127.0.0.1");
+    let words = format!("raw udp 127.0.0.1 8651 {}", sockets.ports.1);
+    assert_eq!(inside(&node, "site_raw", &words), "EPERM");
+    assert_eq!(outside(&words), "ok sent", "the control");
+    assert_eq!(sockets.ended(), "ok kept 1", "the control's");
+    node.finish();
+}
+
+#[test]
+fn a_raw_socket_hears_its_own_ports_and_no_neighbours() {
+    let node = TestNode::start("raw-ports-sniff");
+    // No ports: a test beside this one sends to those of ALL, of another node on this machine.
+    slice(&node, "site_raw", "[network]\nraw = [\"udp\", \"tcp\"]\n");
+    slice(&node, "site_other", OTHER);
+    for address in ["127.0.0.1", "::1"] {
+        for protocol in ["udp", "tcp"] {
+            let listener = Listener::of_ports(&node, "site_raw", protocol, address);
+            let control = Listener::of_ports_outside(protocol, address);
+            let said = inside(&node, "site_other", &format!("chat {protocol} {address}"));
+            assert_eq!(said, "ok chatted True");
+            assert!(outside(&format!("chat {protocol} {address}")).ends_with("chatted True"));
+            assert_eq!(listener.ended(), "ok heard 0", "{protocol} {address}");
+            assert_ne!(control.ended(), "ok heard 0", "{protocol} {address}: the control");
+        }
+    }
+    node.finish();
+}
+
+#[test]
+fn no_extension_header_and_no_routing_header_of_v6() {
+    let far = FarHost::new();
+    let node = TestNode::start("raw-ports-v6");
+    slice(&node, "site_raw", ALL);
+    for protocol in [6, 17] {
+        for option in ["41 36", "255 36", "41 54", "41 55", "41 57", "41 59", "41 3", "41 4", "41 5", "41 6"]
+        {
+            let words = format!("option 10 {protocol} {option}");
+            assert_eq!(inside(&node, "site_raw", &words), "EPERM", "{words}");
+        }
+        assert_eq!(outside(&format!("option 10 {protocol} 41 36")), "ok set", "the control");
+    }
+    // As ancillary data: a header for the receiver, one for every hop.
+    for kind in [59, 54] {
+        for protocol in [6, 17] {
+            let words = format!("ancillary {} 41 {kind} 3a00010400000000 {protocol}", far.v6());
+            assert_eq!(inside(&node, "site_raw", &words), "EPERM", "{words}");
+            assert_eq!(outside(&words), "ok sent", "{words}: the control");
+        }
+    }
+    node.finish();
+}
