@@ -348,7 +348,7 @@ INLINE int may_leave(struct __sk_buff *skb, struct node *node, struct capsule *c
 	source_owner = owner_of(class, key->local_port);
 	/* A socket may still be bound to a port that was withdrawn. It is of no more use than one that is another's. */
 	if ((source_owner != capsule->uid && (source_owner != OWNER_NOBODY || !is_ephemeral(node, key->local_port))) ||
-	    (raw == RAW && !has_port_of(skb, capsule, key))) {
+	    (raw == RAW && has_port_of(skb, capsule, key) == HAS_NOT)) {
 		COUNT_REFUSAL(capsule, port);
 		return REFUSE;
 	}
@@ -402,6 +402,7 @@ int plab_ingress(struct __sk_buff *skb)
 	__u64 cgroup = skb_cgroup_id(skb);
 	struct capsule *capsule = capsule_of(cgroup);
 	struct packet packet = {};
+	enum has hears = HAS;
 	int known, icmp;
 
 	if (!capsule)
@@ -409,8 +410,12 @@ int plab_ingress(struct __sk_buff *skb)
 	known = !read_packet(skb, &packet, cgroup, IN);
 	/* Without CAP_NET_RAW, a packet of another protocol than ICMP, with nothing unusual in it, is for no raw socket. */
 	icmp = packet.key.protocol == PROTO_ICMP || packet.key.protocol == PROTO_ICMPV6;
-	if ((icmp || !packet.plain || (capsule->flags & CAPSULE_NET_RAW)) && !may_hear(skb, capsule))
+	if (icmp || !packet.plain || (capsule->flags & CAPSULE_NET_RAW))
+		hears = may_hear(skb, capsule);
+	if (hears == HAS_NOT)
 		return REFUSE;
+	if (hears == HAS_SOCKET)
+		return PASS;
 	count_traffic(capsule, GOT, packets_of(skb), skb->len);
 	/* What cannot be read has been accepted by the kernel, which knows more. */
 	if (known)

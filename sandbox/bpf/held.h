@@ -76,11 +76,14 @@ INLINE void hold(struct bpf_sock *ctx, struct capsule *capsule, __u64 cgroup, in
 		map_delete(&plab2_holds, &cookie);
 }
 
+/* Whether a port is the capsule's; HAS_SOCKET if a socket of its own gets what arrives there. */
+enum has { HAS_NOT, HAS, HAS_SOCKET };
+
 /*
  * Whether a port is the capsule's. `tuple` is a packet's to that port: from the remote side. Whoever's socket gets such
- * packets has the port, before anybody who only holds it.
+ * packets has the port, before anybody who only holds it; who owns it has it in any case.
  */
-INLINE int has_port(struct __sk_buff *skb, struct capsule *capsule, int v6, __u32 protocol, struct bpf_sock_tuple *tuple)
+INLINE enum has has_port(struct __sk_buff *skb, struct capsule *capsule, int v6, __u32 protocol, struct bpf_sock_tuple *tuple)
 {
 	enum class class = protocol == PROTO_TCP ? CLASS_TCP : CLASS_UDP;
 	__u16 port = ntohs(v6 ? tuple->ipv6.dport : tuple->ipv4.dport);
@@ -89,28 +92,33 @@ INLINE int has_port(struct __sk_buff *skb, struct capsule *capsule, int v6, __u3
 	struct capsule *holder;
 	struct bpf_sock *sk;
 	struct held *held;
-	int has;
+	int is_own;
 
-	if (owner != OWNER_NOBODY)
-		return owner == capsule->uid;
+	if (owner != OWNER_NOBODY && owner != capsule->uid)
+		return HAS_NOT;
 	if (protocol == PROTO_TCP)
 		sk = v6 ? sk_lookup_tcp(skb, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0)
 			: sk_lookup_tcp(skb, tuple, sizeof(tuple->ipv4), BPF_F_CURRENT_NETNS, 0);
 	else
 		sk = v6 ? sk_lookup_udp(skb, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0)
 			: sk_lookup_udp(skb, tuple, sizeof(tuple->ipv4), BPF_F_CURRENT_NETNS, 0);
-	if (!sk) {
-		held = map_lookup(&plab2_held, &key);
-		return held && held->cgroup == skb_cgroup_id(skb);
+	if (sk) {
+		holder = capsule_of(sk_cgroup_id(sk));
+		is_own = holder && holder->uid == capsule->uid;
+		sk_release(sk);
+		if (is_own)
+			return HAS_SOCKET;
+		/* What sshd has on a slice's port it has for the slice. */
+		return owner == OWNER_NOBODY ? HAS_NOT : HAS;
 	}
-	holder = capsule_of(sk_cgroup_id(sk));
-	has = holder && holder->uid == capsule->uid;
-	sk_release(sk);
-	return has;
+	if (owner != OWNER_NOBODY)
+		return HAS;
+	held = map_lookup(&plab2_held, &key);
+	return held && held->cgroup == skb_cgroup_id(skb) ? HAS : HAS_NOT;
 }
 
 /* The same for a packet that the capsule sends or gets. */
-INLINE int has_port_of(struct __sk_buff *skb, struct capsule *capsule, const struct flow_key *key)
+INLINE enum has has_port_of(struct __sk_buff *skb, struct capsule *capsule, const struct flow_key *key)
 {
 	struct bpf_sock_tuple tuple = {};
 

@@ -173,7 +173,7 @@ INLINE int is_about_own(struct __sk_buff *skb, struct capsule *capsule, int v6, 
 	}
 	if (protocol != PROTO_TCP && protocol != PROTO_UDP)
 		return 0;
-	return has_port(skb, capsule, v6, protocol, &tuple);
+	return has_port(skb, capsule, v6, protocol, &tuple) != HAS_NOT;
 }
 
 /* Whether it is one that gets ICMP: a raw socket, or the kernel's own ping, whose ID another's raw socket may use. */
@@ -183,7 +183,7 @@ INLINE int gets_icmp(const struct bpf_sock *sk)
 }
 
 /* Whether a raw socket of UDP or TCP gets this packet: one to a port of the capsule's. */
-INLINE int may_hear_ports(struct __sk_buff *skb, struct capsule *capsule, int v6, __u32 protocol)
+INLINE enum has may_hear_ports(struct __sk_buff *skb, struct capsule *capsule, int v6, __u32 protocol)
 {
 	struct flow_key key = { .family = v6 ? 6 : 4, .protocol = protocol };
 	__u32 offset = 40;
@@ -191,25 +191,26 @@ INLINE int may_hear_ports(struct __sk_buff *skb, struct capsule *capsule, int v6
 	__u8 found, length;
 
 	if (skb_load_bytes(skb, v6 ? 6 : 9, &found, 1) || found != protocol)
-		return 0;
+		return HAS_NOT;
 	if (v6) {
 		if (skb_load_bytes(skb, 8, key.remote, 16) || skb_load_bytes(skb, 24, key.local, 16))
-			return 0;
+			return HAS_NOT;
 	} else {
 		if (skb_load_bytes(skb, 0, &length, 1) || skb_load_bytes(skb, 12, key.remote, 4) ||
 		    skb_load_bytes(skb, 16, key.local, 4))
-			return 0;
+			return HAS_NOT;
 		offset = (length & 0xf) * 4;
 	}
 	if (skb_load_bytes(skb, offset, ports, sizeof(ports)))
-		return 0;
+		return HAS_NOT;
 	key.remote_port = ntohs(ports[0]);
 	key.local_port = ntohs(ports[1]);
 	return has_port_of(skb, capsule, &key);
 }
 
-/* Whether a raw socket of the capsule, or one that gets ICMP, gets this packet; others are not asked about. */
-INLINE int may_hear(struct __sk_buff *skb, struct capsule *capsule)
+/* Whether a raw socket of the capsule, or one that gets ICMP, gets this packet; others are not asked about. HAS_SOCKET if it
+ * is counted where an ordinary socket of the capsule gets it, too. */
+INLINE enum has may_hear(struct __sk_buff *skb, struct capsule *capsule)
 {
 	int v6 = skb->protocol == htons(ETHERTYPE_IPV6);
 	struct bpf_sock *sk = skb->sk;
@@ -221,36 +222,36 @@ INLINE int may_hear(struct __sk_buff *skb, struct capsule *capsule)
 	if (sk)
 		sk = sk_fullsock(sk);
 	if (!sk)
-		return 0;
+		return HAS_NOT;
 	if (!gets_icmp(sk))
-		return 1;
+		return HAS;
 	if (sk->type == SOCK_RAW_TYPE && !(capsule->flags & flag_of(v6, sk->protocol)))
-		return 0;
+		return HAS_NOT;
 	if (sk->type == SOCK_RAW_TYPE && (sk->protocol == PROTO_UDP || sk->protocol == PROTO_TCP))
 		return may_hear_ports(skb, capsule, v6, sk->protocol);
 	if (skb_load_bytes(skb, v6 ? 6 : 9, &protocol, 1) || protocol != (v6 ? PROTO_ICMPV6 : PROTO_ICMP))
-		return 0;
+		return HAS_NOT;
 	if (v6) {
 		if (skb_load_bytes(skb, 8, remote, 16))
-			return 0;
+			return HAS_NOT;
 	} else {
 		if (skb_load_bytes(skb, 0, &length, 1) || skb_load_bytes(skb, 12, remote, 4))
-			return 0;
+			return HAS_NOT;
 		offset = (length & 0xf) * 4;
 	}
 	if (skb_load_bytes(skb, offset, header, sizeof(header)))
-		return 0;
+		return HAS_NOT;
 	if (header[0] == (v6 ? 129 : 0)) {
 		echo.uid = capsule->uid;
 		__builtin_memcpy(&echo.id, &header[4], 2);
 		__builtin_memcpy(&echo.sequence, &header[6], 2);
 		set_remote(&echo, v6, remote);
-		return has_sent(&echo, v6);
+		return has_sent(&echo, v6) ? HAS : HAS_NOT;
 	}
 	/* Unreachable, too big, time exceeded, a parameter problem. Not redirects: they are the kernel's to follow. */
 	if (v6 ? header[0] >= 1 && header[0] <= 4 : header[0] == 3 || header[0] == 11 || header[0] == 12)
-		return is_about_own(skb, capsule, v6, offset + 8);
-	return 0;
+		return is_about_own(skb, capsule, v6, offset + 8) ? HAS : HAS_NOT;
+	return HAS_NOT;
 }
 
 /*

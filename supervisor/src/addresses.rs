@@ -11,14 +11,20 @@ use crate::node::Node;
 /// Multicast groups of rtnetlink(7): addresses.
 const GROUPS: i32 = libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR;
 
-/// Follows the node's addresses for as long as plabd runs. What is not followed any more stays as it was; it is told.
+/// Follows the node's addresses for as long as plabd runs. When they cannot be followed, none counts as the node's.
 pub async fn follow(node: Rc<Node>) {
     if node.machine.guard().is_none() {
         return;
     }
+    let given_up = |error: std::io::Error| {
+        if let Some(guard) = node.machine.guard() {
+            guard.forget_addresses().ok();
+        }
+        tell(&node, &format!("the node's addresses are not followed: {error}"));
+    };
     let changes = match Changes::open(GROUPS) {
         Ok(changes) => changes,
-        Err(error) => return tell(&node, &format!("the node's addresses cannot be followed: {error}")),
+        Err(error) => return given_up(error),
     };
     let mut told = None;
     loop {
@@ -37,12 +43,13 @@ pub async fn follow(node: Rc<Node>) {
         }
         told = problem;
         if let Err(error) = changes.changed().await {
-            return tell(&node, &format!("the node's addresses are not followed any more: {error}"));
+            return given_up(error);
         }
     }
 }
 
 fn tell(node: &Node, problem: &str) {
-    let message = format!("{problem}; raw sockets send from the addresses that were there before");
+    let message =
+        format!("{problem}; raw sockets send nothing with an IPv4 header until plabd is started again");
     node.events.report(None, "addresses-failed", Severity::Error, message);
 }

@@ -372,17 +372,31 @@ impl NetworkGuard {
     /// Makes the addresses that a raw socket may send from those that the node has now.
     ///
     /// # Errors
-    /// The kernel does not tell them all, or refuses; then those that were not reached stay as they were.
+    /// The kernel does not tell them: then there are none. Or it refuses.
     pub fn follow_addresses(&self) -> Result<(), KernelError> {
+        match addresses::own() {
+            Ok(own) => self.set_addresses(&own),
+            Err(error) => self.forget_addresses().and(Err(error)),
+        }
+    }
+
+    /// Lets no raw socket send with a header of its own: it is not known which addresses are the node's.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn forget_addresses(&self) -> Result<(), KernelError> {
+        self.set_addresses(&BTreeSet::new())
+    }
+
+    fn set_addresses(&self, own: &BTreeSet<[u8; 16]>) -> Result<(), KernelError> {
         let map = self.maps.get("addresses")?;
-        let own = addresses::own()?;
         // First what is gone: that must not be sent from.
         for old in call::keys(map, 16).tried("list", "the node's addresses")? {
             if !own.iter().any(|address| address[..] == old[..]) {
                 call::delete(map, &old).tried("forget", "an address that the node had")?;
             }
         }
-        for address in &own {
+        for address in own {
             call::update(map, address, &1_u32.to_ne_bytes(), 0).tried("note", "an address of the node's")?;
         }
         Ok(())

@@ -57,6 +57,14 @@ impl FarHost {
         V6
     }
 
+    /// Gives the node's end of the link another address, or takes it away.
+    ///
+    /// # Panics
+    /// It cannot be.
+    pub fn address_here(&self, verb: &str, address: &str) {
+        ip(&format!("addr {verb} {address}/32 dev {}", self.device));
+    }
+
     /// Sends an echo request from there to the node, from the address of the same version as `own`.
     ///
     /// # Panics

@@ -1,7 +1,7 @@
 //! Raw sockets of UDP and TCP, and headers of one's own: from the slice's own ports and the node's addresses, and heard is what
 //! is for the slice's ports.
 
-use plab_tests::TestNode;
+use plab_tests::{TestNode, eventually};
 
 use crate::actor::{Holder, Listener, inside, outside};
 use crate::far::FarHost;
@@ -191,6 +191,56 @@ fn no_extension_header_and_no_routing_header_of_v6() {
             assert_eq!(inside(&node, "site_raw", &words), "EPERM", "{words}");
             assert_eq!(outside(&words), "ok sent", "{words}: the control");
         }
+    }
+    node.finish();
+}
+
+#[test]
+fn the_nodes_addresses_are_followed() {
+    let far = FarHost::new();
+    let mut node = TestNode::start("raw-ports-addresses");
+    slice(&node, "site_raw", ALL);
+    let words = format!("forge udp {NOBODYS} {} 8651 9", far.v4());
+    let comes_to = |node: &TestNode, end: &str| {
+        eventually(end, || (inside(node, "site_raw", &words) == end).then_some(()));
+    };
+    assert_eq!(inside(&node, "site_raw", &words), "EPERM");
+    far.address_here("add", NOBODYS);
+    comes_to(&node, "ok sent");
+    // One that goes while there is no plabd is gone for the next.
+    node.kill_daemon();
+    far.address_here("del", NOBODYS);
+    node.start_daemon();
+    comes_to(&node, "EPERM");
+    far.address_here("add", NOBODYS);
+    comes_to(&node, "ok sent");
+    far.address_here("del", NOBODYS);
+    comes_to(&node, "EPERM");
+    node.finish();
+}
+
+#[test]
+fn who_has_opted_out_hears_nothing_raw_either() {
+    let far = FarHost::new();
+    let node = TestNode::start("raw-ports-opt-out");
+    slice(&node, "site_raw", ALL);
+    let packets = [
+        format!("forge udp own {} 8651 9", far.v4()),
+        format!("forge tcp own {} 8651 9", far.v4()),
+        format!("forge icmp own {} 77 0", far.v4()),
+        format!("raw udp {} 8651 9", far.v6()),
+        format!("raw tcp {} 8651 9", far.v6()),
+        format!("send {} 128 0", far.v6()),
+    ];
+    for words in &packets {
+        assert_eq!(inside(&node, "site_raw", words), "ok sent", "{words}: the control");
+    }
+    for address in [far.v4(), far.v6()] {
+        let bits = if address.contains(':') { 128 } else { 32 };
+        node.plab(&["opt-out", "add", &format!("{address}/{bits}")]).ok();
+    }
+    for words in &packets {
+        assert_eq!(inside(&node, "site_raw", words), "EPERM", "{words}");
     }
     node.finish();
 }
