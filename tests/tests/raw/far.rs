@@ -7,6 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 static ONE: Mutex<()> = Mutex::new(());
 
 const V4: &str = "198.51.100.130";
+/// Of the host behind it.
+const BEHIND: &str = "198.51.100.134";
 const V6: &str = "fd51:100::2";
 const NODE_V4: &str = "198.51.100.129";
 const NODE_V6: &str = "fd51:100::1";
@@ -15,6 +17,7 @@ const NODE_V6: &str = "fd51:100::1";
 pub struct FarHost {
     namespace: String,
     device: String,
+    behind: Option<String>,
     _one: MutexGuard<'static, ()>,
 }
 
@@ -26,7 +29,8 @@ impl FarHost {
     pub fn new() -> Self {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let id = std::process::id();
-        let far = Self { namespace: format!("plabraw{id}"), device: format!("pr{id}"), _one: one };
+        let far =
+            Self { namespace: format!("plabraw{id}"), device: format!("pr{id}"), behind: None, _one: one };
         let (namespace, device) = (&far.namespace, &far.device);
         let peer = format!("{device}p");
         ip(&format!("netns add {namespace}"));
@@ -39,6 +43,27 @@ impl FarHost {
         ip(&format!("-n {namespace} addr add {V6}/64 dev {peer} nodad"));
         ip(&format!("-n {namespace} link set {peer} up"));
         far
+    }
+
+    /// A host behind this one, which forwards to it; returns its address. It goes with this one.
+    ///
+    /// # Panics
+    /// A step fails.
+    pub fn with_another_behind(&mut self) -> &'static str {
+        let behind = format!("{}b", self.namespace);
+        let Self { namespace, device, .. } = &*self;
+        ip(&format!("netns add {behind}"));
+        ip(&format!("-n {namespace} link add {device}q type veth peer name {device}r netns {behind}"));
+        ip(&format!("-n {namespace} addr add 198.51.100.133/30 dev {device}q"));
+        ip(&format!("-n {namespace} link set {device}q up"));
+        ip(&format!("netns exec {namespace} sh -c echo${{IFS}}1>/proc/sys/net/ipv4/ip_forward"));
+        ip(&format!("-n {behind} link set lo up"));
+        ip(&format!("-n {behind} addr add {BEHIND}/30 dev {device}r"));
+        ip(&format!("-n {behind} link set {device}r up"));
+        ip(&format!("-n {behind} route add default via 198.51.100.133"));
+        ip(&format!("route add 198.51.100.132/30 via {V4} dev {device}"));
+        self.behind = Some(behind);
+        BEHIND
     }
 
     /// Its IPv4 address.
@@ -77,7 +102,9 @@ impl FarHost {
 
 impl Drop for FarHost {
     fn drop(&mut self) {
-        for words in [format!("link del {}", self.device), format!("netns del {}", self.namespace)] {
+        let behind = self.behind.iter().map(|behind| format!("netns del {behind}"));
+        let own = [format!("link del {}", self.device), format!("netns del {}", self.namespace)];
+        for words in own.into_iter().chain(behind) {
             Command::new("ip").args(words.split(' ')).output().ok();
         }
     }

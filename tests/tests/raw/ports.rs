@@ -40,6 +40,36 @@ fn stock_tools_run_and_say_what_they_found() {
 }
 
 #[test]
+fn the_hops_on_the_way_are_found() {
+    let mut far = FarHost::new();
+    let behind = far.with_another_behind();
+    let node = TestNode::start("raw-hops");
+    slice(&node, "site_raw", ALL);
+    for tool in ["traceroute -n -q 1 -w 20", "mtr -n --report -c 2"] {
+        let argv: Vec<&str> = tool.split(' ').chain([behind]).collect();
+        let said = node.exec("site_raw", &argv);
+        let seen = |address: &str| {
+            said.stdout.lines().skip(1).any(|line| line.contains(address) && !line.contains("100.0%"))
+        };
+        assert!(said.code == 0 && seen(far.v4()) && seen(behind), "{tool}: {said:?}");
+    }
+    // By TCP mtr sends from ports of its own choice, which have to be the slice's.
+    slice(&node, "site_mtr", "[network]\nports = [\"tcp/33000-33099\"]\nraw = [\"icmp\"]\n");
+    let argv = ["mtr", "-n", "--report", "-c", "2", "-T", behind];
+    let said = node.exec("site_mtr", &argv);
+    assert!(said.code == 0 && said.stdout.contains(behind), "{said:?}");
+    assert_ne!(node.exec("site_raw", &argv).code, 0, "without these ports");
+    // Errors that the kernel would put into the queue of a raw socket may be about others' packets: they are not to be had.
+    for tool in ["traceroute -n -q 1 -w 2 -I", "traceroute -n -q 1 -w 2 -T -p 9"] {
+        let argv: Vec<&str> = tool.split(' ').chain([behind]).collect();
+        let said = node.exec("site_raw", &argv).ok();
+        let hops: Vec<&str> = said.lines().skip(1).collect();
+        assert!(hops.len() == 2 && hops[0].ends_with('*') && hops[1].contains(behind), "{tool}: {said}");
+    }
+    node.finish();
+}
+
+#[test]
 fn a_slice_sends_from_its_own_port_and_from_one_that_it_holds() {
     let far = FarHost::new();
     let node = TestNode::start("raw-ports-own");
