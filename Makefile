@@ -12,7 +12,6 @@ export PLAB_BIN_DIR ?= $(TARGET_DIR)/release
 TEST_ARGS ?=
 BENCH_ARGS ?=
 STRESS_ARGS ?=
-MACHINES_ARGS ?=
 
 as_root = @[ "$$(id -u)" = 0 ] || { \
     printf 'make %s: capsules are made as root; run: sudo env "PATH=$$PATH" make %s\n' $@ $@ >&2; exit 1; }
@@ -94,7 +93,7 @@ vm: ## Build the node image, boot it under QEMU, open a shell in it (root)
 test-machines: ## What happens to a node as a whole: power, clocks, boots, the package's life (root, after make images)
 	$(as_root)
 	PLAB_TEST_SLOW=$${PLAB_TEST_SLOW:-10} $(CARGO) test -p plab-tests --features vm --test reboots --test package \
-	    $(TEST_ARGS) -- --nocapture $(MACHINES_ARGS)
+	    $(TEST_ARGS) -- --nocapture
 
 lint: ## Formatting, clippy and shellcheck; warnings are errors
 	$(CARGO) fmt --all --check
