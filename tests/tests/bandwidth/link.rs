@@ -2,25 +2,17 @@
 
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
 
 use plab_tests::{Netns, TestNode, binary, eventually};
 use serde_json::Value;
+
+use crate::rate::{Count, Rate, SECONDS, growing, within};
 
 /// The node's end of the link. No interface of the machine has that name: what the node file says of it concerns none.
 pub const NODE_END: &str = "plabt0";
 /// The peer's addresses.
 pub const PEER4: &str = "10.77.0.2";
 pub const PEER6: &str = "fd77::2";
-
-/// A limit's promise: what is measured is within this part of it.
-const TOLERANCE: f64 = 0.05;
-/// What a share may differ by, as a part of an equal one; the promise of the sum is the closer one.
-const FAIR: f64 = 0.15;
-/// So often a machine that was busy with something else is given another chance; too much is never given one.
-const CHANCES: usize = 3;
-/// How long each measurement lasts, in seconds, after one second that does not count.
-const SECONDS: u32 = 6;
 
 /// Bytes on the link for one of payload: Ethernet, IP and transport headers around a full packet.
 const TCP4: f64 = 1514.0 / 1448.0;
@@ -124,8 +116,8 @@ impl Link {
         (port, server)
     }
 
-    /// Traffic between a slice and the peer for so long, from the slice unless `to_slice`: what came, in bits a second on the
-    /// link.
+    /// Traffic between a slice and the peer for so long, after one second that does not count, from the slice unless
+    /// `to_slice`: what came, in bits a second on the link.
     pub fn measure(&self, node: &TestNode, slice: &str, traffic: Traffic, to_slice: bool) -> f64 {
         let (port, _server) = self.server();
         let (port, seconds) = (port.to_string(), SECONDS.to_string());
@@ -145,7 +137,7 @@ impl Link {
     /// [`Self::measure`] until it is what it should be.
     pub fn expect(&self, node: &TestNode, slice: &str, traffic: Traffic, to_slice: bool, rate: f64) {
         within(&format!("{traffic:?} of {slice}, to it: {to_slice}"), rate, || {
-            self.measure(node, slice, traffic, to_slice)
+            Rate::of(self.measure(node, slice, traffic, to_slice))
         });
     }
 
@@ -164,11 +156,14 @@ impl Link {
         (Running(client), server)
     }
 
-    /// Bytes that have come to the peer, and when that was.
-    pub fn arrived(&self) -> (f64, Instant) {
-        let (said, at) = timed(|| self.peer.sh("ip -j -s link show plabt1"));
-        let said: Value = serde_json::from_str(&said).expect("JSON");
-        (said[0]["stats64"]["rx"]["bytes"].as_f64().expect("a number"), at)
+    /// Bytes that have come to the peer.
+    pub fn arrived(&self) -> Count {
+        let counts = Count::all(|| {
+            let said = self.peer.sh("ip -j -s link show plabt1");
+            let said: Value = serde_json::from_str(&said).expect("JSON");
+            vec![said[0]["stats64"]["rx"]["bytes"].as_f64().expect("a number")]
+        });
+        counts[0]
     }
 
     /// What tc(8) says about the node's end.
@@ -177,66 +172,20 @@ impl Link {
     }
 }
 
-/// Measures until it is within the tolerance. What is too much fails at once.
-pub fn within(what: &str, rate: f64, mut measure: impl FnMut() -> f64) {
-    let mut seen = Vec::new();
-    for _ in 0..CHANCES {
-        let measured = measure();
-        println!("{what}: {:.3} Mbit/s of {:.3}", measured / 1e6, rate / 1e6);
-        assert!(measured <= rate * (1.0 + TOLERANCE), "{what}: {measured:.0} bit/s, allowed are {rate:.0}");
-        if measured >= rate * (1.0 - TOLERANCE) {
-            return;
-        }
-        seen.push(measured);
-    }
-    panic!("{what}: allowed are {rate:.0} bit/s, there were {seen:.0?}");
+/// The rate of each of these slices, and last of what is no capsule's, while the test waits.
+pub fn rates(node: &TestNode, names: &[String]) -> Vec<Rate> {
+    growing(|| {
+        Count::all(|| {
+            let now = bandwidth(node);
+            let slices = names.iter().map(|name| sent(&now, Some(name)));
+            slices.chain([sent(&now, None)]).collect()
+        })
+    })
 }
 
-/// What somebody says, and when: in the middle of the time that it took to ask, which is long on emulated processors.
-pub fn timed<T>(ask: impl FnOnce() -> T) -> (T, Instant) {
-    let begun = Instant::now();
-    let said = ask();
-    (said, begun + begun.elapsed() / 2)
-}
-
-/// The rate of each of these slices, and last of what is no capsule's, while the test waits, in bits a second.
-pub fn rates(node: &TestNode, names: &[String]) -> Vec<f64> {
-    let (before, begun) = timed(|| bandwidth(node));
-    wait();
-    let (after, ended) = timed(|| bandwidth(node));
-    let of = |name: Option<&str>| rate((sent(&before, name), begun), (sent(&after, name), ended));
-    names.iter().map(|name| of(Some(name))).chain([of(None)]).collect()
-}
-
-/// Asserts that these have the same, but for a part of it that is `FAIR`; measures again with `again` if they have not, since
-/// a sender that the processors were not given to cannot send.
-pub fn fair(what: &str, mut shares: Vec<f64>, mut again: impl FnMut() -> Vec<f64>) {
-    for _ in 0..CHANCES {
-        println!("{what}: {:.3?} Mbit/s", shares.iter().map(|share| share / 1e6).collect::<Vec<_>>());
-        let equal = shares.iter().sum::<f64>() / f64::from(u8::try_from(shares.len()).expect("few"));
-        if shares.iter().all(|share| (share - equal).abs() <= FAIR * equal) {
-            return;
-        }
-        shares = again();
-    }
-    panic!("{what}: unequal shares, at last {shares:.0?}");
-}
-
-/// Bits a second between two counts of bytes.
-pub fn rate(before: (f64, Instant), after: (f64, Instant)) -> f64 {
-    (after.0 - before.0) * 8.0 / after.1.duration_since(before.1).as_secs_f64()
-}
-
-/// The time that a measurement by counts takes.
-fn wait() {
-    std::thread::sleep(Duration::from_secs(SECONDS.into()));
-}
-
-/// What came to the peer while the test waited, in bits a second.
-pub fn arriving(link: &Link) -> f64 {
-    let before = link.arrived();
-    wait();
-    rate(before, link.arrived())
+/// What came to the peer while the test waited.
+pub fn arriving(link: &Link) -> Rate {
+    growing(|| vec![link.arrived()])[0]
 }
 
 /// plabd's answer about limits.

@@ -4,9 +4,11 @@
 //! Elsewhere no timing decides a test; here a rate is what is promised.
 
 mod link;
+mod rate;
 
-use link::{Link, NODE_END, PEER4, Traffic, arriving, bandwidth, fair, rate, rates, sent, within};
+use link::{Link, NODE_END, PEER4, Traffic, arriving, bandwidth, rates, sent};
 use plab_tests::{TestNode, binary, eventually};
+use rate::{Rate, fair, within};
 use serde_json::Value;
 
 const MBIT: f64 = 1e6;
@@ -66,8 +68,8 @@ fn the_cap_of_the_node_is_kept_without_plabd_and_over_its_restart() {
     link.restart(&mut node);
     node.await_state("site_a", "running");
     within("under the next plabd", 10.0 * MBIT, || arriving(&link));
-    let whole = rate(before, link.arrived());
-    assert!(whole <= 10.5 * MBIT, "there was a gap: {whole:.0} bit/s");
+    let whole = Rate::between(before, link.arrived());
+    assert!(!whole.exceeds(10.5 * MBIT), "there was a gap: {whole:.0?} bit/s");
     drop(flood);
     let shown = bandwidth(&node);
     assert_eq!((&shown["out"]["rate"], &shown["out"]["origin"]), (&10_000_000.into(), &"live".into()));
@@ -112,7 +114,7 @@ fn many_slices_share_what_the_node_has() {
         let mut shares = Vec::new();
         within(&format!("sum of mix {mix}"), 20.0 * MBIT, || {
             shares = rates(&node, &names);
-            shares.iter().sum()
+            shares.iter().copied().sum()
         });
         shares.pop();
         fair(&format!("mix {mix}"), shares, || rates(&node, &names)[..SLICES].to_vec());
