@@ -17,7 +17,7 @@ as_root = @[ "$$(id -u)" = 0 ] || { \
     printf 'make %s: capsules are made as root; run: sudo env "PATH=$$PATH" make %s\n' $@ $@ >&2; exit 1; }
 
 .PHONY: help deps deps-demo build demo run test test-unit test-lane test-host test-node test-product \
-    test-vm test-machines image images vm lint bench bench-flows stress man deb clean
+    test-vm test-machines image test-images vm lint bench bench-flows stress man deb clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -65,17 +65,17 @@ test-host: ## Tests of the whole node, with real capsules on this machine (root,
 	@$(if $(TEST_ARGS),$(CARGO) test -p plab-tests $(TEST_ARGS),scripts/test-host)
 
 test-node: ## The same suites, and the image itself, on a node in a virtual machine (root, after make build)
-	@$(MAKE) --no-print-directory images test-product test-vm
+	@$(MAKE) --no-print-directory test-images test-product test-vm
 
-test-product: ## Boot the node image as a machine would, and look whether it is a node (root, after make images)
+test-product: ## Boot the node image as a machine would, and look whether it is a node (root, after make test-images)
 	$(as_root)
 	@tests/vm/product
 
-test-vm: ## The suites of the whole node in a virtual machine (root, after make images)
+test-vm: ## The suites of the whole node in a virtual machine (root, after make test-images)
 	$(as_root)
 	@tests/vm/run
 
-images: ## Make the node's disk image, and the one that the tests run on (root, after make build)
+test-images: ## Make the node's disk image, and the one that the tests run on (root, after make build)
 	$(as_root)
 	@image/build --deb "$$(scripts/deb)" node test
 
@@ -90,7 +90,7 @@ vm: ## Build the node image, boot it under QEMU, open a shell in it (root)
 	@tests/vm/shell
 
 # As slow as emulated CPUs are beside other work.
-test-machines: ## What happens to a node as a whole: power, clocks, boots, the package's life (root, after make images)
+test-machines: ## What happens to a node as a whole: power, clocks, boots, the package's life (root, after make test-images)
 	$(as_root)
 	PLAB_TEST_SLOW=$${PLAB_TEST_SLOW:-10} $(CARGO) test -p plab-tests --features vm --test reboots --test package \
 	    $(TEST_ARGS) -- --nocapture

@@ -3,8 +3,18 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCES: [&str; 9] =
-    ["capsule.bpf.c", "echo.h", "flow.h", "held.h", "helpers.h", "local.h", "packet.h", "raw.h", "state.h"];
+const SOURCES: [&str; 10] = [
+    "capsule.bpf.c",
+    "echo.h",
+    "flow.h",
+    "held.h",
+    "helpers.h",
+    "local.h",
+    "options.h",
+    "packet.h",
+    "raw.h",
+    "state.h",
+];
 
 fn main() {
     for source in SOURCES {

@@ -3,28 +3,29 @@
  * What capsules may do on the network that all slices share.
  *
  * The programs are attached to the cgroup above every capsule's, so that a capsule is under them from its first
- * instruction to its last. The kernel runs them for sockets that were made below it: a socket that was handed to somebody
- * else is still its maker's. Where a process asks for something (bind, connect, a new socket), it is the asking
- * process's cgroup that says for whom; where a packet leaves, the socket's. So a socket that was handed on is of use only
- * where both may.
+ * instruction to its last. The kernel runs them for sockets that were made below it: a socket that was handed to
+ * somebody else is still its maker's. Where a process asks for something (bind, connect, a new socket), it is the
+ * asking process's cgroup that says for whom; where a packet leaves, the socket's. So a socket that was handed on is
+ * of use only where both may.
  *
- * Whatever is not known is refused: a cgroup without state, a protocol without ports, a header that is not understood.
+ * Whatever is not known is refused: a cgroup without state, a protocol without ports, a header that is not
+ * understood.
  */
 #include "flow.h"
 #include "helpers.h"
 #include "local.h"
+#include "options.h"
 #include "packet.h"
 #include "raw.h"
 #include "state.h"
 
 #define REFUSE 0
 #define PASS 1
-/* See bind(2)'s EACCES and the kernel's BPF_RET_BIND_NO_CAP_NET_BIND_SERVICE: bit 1 says that no capability is needed. */
+/*
+ * See bind(2)'s EACCES and the kernel's BPF_RET_BIND_NO_CAP_NET_BIND_SERVICE: bit 1 says that no capability is
+ * needed.
+ */
 #define PASS_PRIVILEGED 3
-
-#define SOCK_STREAM 1
-#define SOCK_DGRAM 2
-#define SOCK_SEQPACKET 5
 
 /* Whose property a port of the protocol is; -1 if the protocol has no ports that are known here. */
 INLINE int class_of(__u32 protocol)
@@ -52,7 +53,7 @@ int plab_sock(struct bpf_sock *ctx)
 
 	if (!capsule)
 		return REFUSE;
-	if (ctx->type == SOCK_RAW_TYPE) {
+	if (ctx->type == SOCK_RAW) {
 		if (may_make_raw(ctx, capsule))
 			return PASS;
 		goto refuse;
@@ -244,33 +245,24 @@ refuse:
 	return REFUSE;
 }
 
-/*
- * Addresses that are not the node's to bind to (a v6 packet from such a one would leave), and routes that the sender
- * chooses: with those a packet's destination is not where it ends.
- */
+/* What a socket is set to. */
 SECTION("cgroup/setsockopt")
 int plab_setopt(struct bpf_sockopt *ctx)
 {
 	int level = CONTEXT_WORD(ctx, level), name = CONTEXT_WORD(ctx, optname);
-	struct capsule *capsule;
-	int refuse = 0;
+	struct capsule *capsule = capsule_of(current_cgroup_id());
 	int length;
 
-	if (level == 0)
-		refuse = name == 4 /* IP_OPTIONS */ || name == 15 /* IP_FREEBIND */ ||
-			 name == 19 /* IP_TRANSPARENT */;
-	else if (level == 41)
-		refuse = name == 5 /* IPV6_2292RTHDR */ || name == 57 /* IPV6_RTHDR */ ||
-			 name == 75 /* IPV6_TRANSPARENT */ || name == 78 /* IPV6_FREEBIND */;
-	if (refuse || is_raw_option(level, name)) {
-		capsule = capsule_of(current_cgroup_id());
-		if (capsule)
-			COUNT_REFUSAL(capsule, other);
+	if (!capsule)
+		return REFUSE;
+	if (!may_set(capsule, level, name)) {
+		COUNT_REFUSAL(capsule, other);
 		return REFUSE;
 	}
 	/*
-	 * The kernel is to take the caller's own data, all of it, and not the first page that was copied for this; or with -1
-	 * it is not asked. One store: the kernel takes no pointer into the context that was chosen between two.
+	 * The kernel is to take the caller's own data, all of it, and not the first page that was copied for this; or
+	 * with -1 it is not asked. One store: the kernel takes no pointer into the context that was chosen between
+	 * two.
 	 */
 	length = is_recverr(ctx, level, name) ? -1 : 0;
 	asm volatile("" : "+r"(length));
@@ -295,7 +287,9 @@ INLINE int may_stay(struct __sk_buff *skb, struct capsule *capsule, const struct
 	/* Its own port: it is the slice's there, too, where sshd listens for it outside (ssh -R). */
 	if (class == CLASS_TCP && owner == capsule->uid)
 		return 1;
-	/* Only that slice's capsule can have it bound, or whoever the administrator has let listen on a slice's port. */
+	/*
+	 * Only that slice's capsule can have it bound, or whoever the administrator has let listen on a slice's port.
+	 */
 	if (class == CLASS_UDP && owner != OWNER_NOBODY && owner != OWNER_NODE)
 		return 1;
 	if (class == CLASS_TCP || class == CLASS_UDP) {
@@ -334,8 +328,10 @@ INLINE int may_leave(struct __sk_buff *skb, struct node *node, struct capsule *c
 	}
 	if ((capsule->flags & CAPSULE_NET_RAW) && (raw = may_leave_raw(skb, capsule, key)) == RAW_REFUSED)
 		goto other;
-	/* With options; neither does an extension header pass: the kernel lets none but a routing header be sent without
-	 * privilege. */
+	/*
+	 * With options; neither does an extension header pass: the kernel lets none but a routing header be sent
+	 * without privilege.
+	 */
 	if (!packet->plain)
 		goto other;
 	if (key->protocol == PROTO_ICMP || key->protocol == PROTO_ICMPV6) {
@@ -408,10 +404,13 @@ int plab_ingress(struct __sk_buff *skb)
 	if (!capsule)
 		return REFUSE;
 	known = !read_packet(skb, &packet, cgroup, IN);
-	/* Without CAP_NET_RAW, a packet of another protocol than ICMP, with nothing unusual in it, is for no raw socket. */
+	/*
+	 * Without CAP_NET_RAW, a packet of another protocol than ICMP, with nothing unusual in it, is for no raw
+	 * socket.
+	 */
 	icmp = packet.key.protocol == PROTO_ICMP || packet.key.protocol == PROTO_ICMPV6;
 	if (icmp || !packet.plain || (capsule->flags & CAPSULE_NET_RAW))
-		hears = may_hear(skb, capsule);
+		hears = may_hear(skb, capsule, &packet);
 	if (hears == HAS_NOT)
 		return REFUSE;
 	if (hears == HAS_SOCKET)

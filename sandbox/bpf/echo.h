@@ -106,28 +106,23 @@ INLINE int take_id(int v6, __be16 id, __u32 uid, __u32 now)
 	return *(volatile __u64 *)owner >> 32 == uid;
 }
 
-/* The address as an echo's key has it. */
-INLINE void set_remote(struct echo *echo, int v6, const __u32 *address)
+/* `from` are ID and sequence number, as they follow each other in a packet. */
+INLINE void read_echo(struct echo *echo, struct capsule *capsule, int v6, const __u32 *remote, const void *from)
 {
-	if (v6) {
-		echo->remote[0] = address[0];
-		echo->remote[1] = address[1];
-		echo->remote[2] = address[2];
-		echo->remote[3] = address[3];
-	} else {
-		echo->remote[0] = 0;
-		echo->remote[1] = 0;
-		echo->remote[2] = 0xffff0000;
-		echo->remote[3] = address[0];
-	}
+	clothe(echo->remote, v6, remote);
+	echo->uid = capsule->uid;
+	__builtin_memcpy(&echo->id, from, 2);
+	__builtin_memcpy(&echo->sequence, from + 2, 2);
 }
 
-/* What is sent by ICMP: an echo request with an ID that is the slice's, and nothing else. Errors, redirects and router
- * advertisements would be believed by others. */
+/*
+ * What is sent by ICMP: an echo request with an ID that is the slice's, and nothing else. Errors, redirects and router
+ * advertisements would be believed by others.
+ */
 INLINE int may_ping(struct __sk_buff *skb, struct capsule *capsule, const struct flow_key *key)
 {
 	int v6 = key->family == 6;
-	struct echo echo = {};
+	struct echo echo;
 	__u32 now = seconds_since_boot();
 	/* Type, code, checksum, ID, sequence number. */
 	__u8 header[8];
@@ -138,10 +133,7 @@ INLINE int may_ping(struct __sk_buff *skb, struct capsule *capsule, const struct
 		return 0;
 	if (header[0] != (v6 ? 128 : 8) || header[1] != 0)
 		return 0;
-	__builtin_memcpy(&echo.id, &header[4], 2);
-	__builtin_memcpy(&echo.sequence, &header[6], 2);
-	echo.uid = capsule->uid;
-	set_remote(&echo, v6, key->remote);
+	read_echo(&echo, capsule, v6, key->remote, &header[4]);
 	if (!take_id(v6, echo.id, capsule->uid, now))
 		return 0;
 	return !map_update(&plab2_echo_sent, &echo, &now, BPF_ANY);

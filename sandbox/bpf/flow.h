@@ -3,12 +3,13 @@
  * What every capsule sends and gets, flow by flow, and all in all.
  *
  * Flows are counted in *slots*, an array that plabd has mapped. There are two sets of slots, used in turns: while the
- * programs count in one, plabd reads and empties the other. `plab2_live` says where a flow's slot is, and when the flow
- * began; it forgets what was not used for long by itself, so that nobody has to empty it, and a flow that was forgotten
- * gets another slot. Whatever is sent, the memory is what was taken at the start.
+ * programs count in one, plabd reads and empties the other. `plab2_live` says where a flow's slot is, and when the
+ * flow began; it forgets what was not used for long by itself, so that nobody has to empty it, and a flow that was
+ * forgotten gets another slot. Whatever is sent, the memory is what was taken at the start.
  *
- * What finds no slot is counted as lost. So that one capsule does not take the slots of all, it may have as many as are
- * still free: a first one that floods gets half of them, a second a quarter, and one that sends little always finds some.
+ * What finds no slot is counted as lost. So that one capsule does not take the slots of all, it may have as many as
+ * are still free: a first one that floods gets half of them, a second a quarter, and one that sends little always
+ * finds some.
  */
 #ifndef PLAB_FLOW_H
 #define PLAB_FLOW_H

@@ -1,22 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
 /*
- * Which ports are a capsule's for its raw sockets of UDP and TCP: those that its slice owns, those that one of its sockets
- * is on, and those that the kernel gave to one of its sockets that is on no list of the kernel's yet. traceroute binds a
- * socket of TCP to port 0 just to have its port, and sends from it by a raw one.
+ * Which ports are a capsule's for its raw sockets of UDP and TCP: those that its slice owns, those that one of its
+ * sockets is on, and those that the kernel gave to one of its sockets that is on no list of the kernel's yet.
+ * traceroute binds a socket of TCP to port 0 just to have its port, and sends from it by a raw one.
  *
- * A port is held by one socket, by its cookie, from its bind(2) until it is closed: the first that is given it, so that
- * who gets the same port for another address (SO_REUSEADDR) takes it from nobody. A socket that connect(2) has let go of
- * its port keeps it here until it is closed; so a socket that is found on the port always decides before this does.
+ * A port is held by one socket, by its cookie, from its bind(2) until it is closed: the first that is given it, so
+ * that who gets the same port for another address (SO_REUSEADDR) takes it from nobody. A socket that connect(2) has
+ * let go of its port keeps it here until it is closed; so a socket that is found on the port always decides before
+ * this does.
  */
 #ifndef PLAB_HELD_H
 #define PLAB_HELD_H
 
 #include "packet.h"
 #include "state.h"
-
-/* It may have raw sockets of UDP, of TCP. */
-#define CAPSULE_RAW_UDP 16
-#define CAPSULE_RAW_TCP 32
 
 /* Who holds a port: a cgroup that is gone holds nothing. */
 struct held {

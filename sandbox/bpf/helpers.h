@@ -30,8 +30,8 @@ static long (*sk_release)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_release;
 static long (*skb_load_bytes)(const void *skb, __u32 offset, void *to, __u32 len) = (void *)BPF_FUNC_skb_load_bytes;
 
 /*
- * Reads a word of a program's context. The kernel takes no pointer into it that was computed, which the compiler would do to
- * use it twice.
+ * Reads a word of a program's context. The kernel takes no pointer into it that was computed, which the compiler
+ * would do to use it twice.
  */
 #define CONTEXT_WORD(ctx, field)                                                                      \
 	({                                                                                            \

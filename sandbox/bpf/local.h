@@ -57,9 +57,9 @@ INLINE int may_deliver(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int 
 }
 
 /*
- * Whether connect(2) to loopback can be refused at once, as one to a service of the node's. Here the kernel does not tell
- * whose the listener is; but where it takes no ephemeral ports from, and the port is no slice's, it is no capsule's.
- * Otherwise the packet will be looked at.
+ * Whether connect(2) to loopback can be refused at once, as one to a service of the node's. Here the kernel does not
+ * tell whose the listener is; but where it takes no ephemeral ports from, and the port is no slice's, it is no
+ * capsule's. Otherwise the packet will be looked at.
  */
 INLINE int is_the_nodes(struct bpf_sock_addr *ctx, struct node *node, struct bpf_sock_tuple *tuple, __u32 size, __u16 port)
 {

@@ -14,6 +14,14 @@
 #define PROTO_RAW 255
 #define PROTO_MPTCP 262
 
+#define AF_INET 2
+#define AF_INET6 10
+
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define SOCK_RAW 3
+#define SOCK_SEQPACKET 5
+
 #define ETHERTYPE_IP 0x0800
 #define ETHERTYPE_IPV6 0x86dd
 
@@ -37,12 +45,24 @@ struct flow_key {
 	__u16 unused;
 };
 
+/* An address as a map's key has it: v4 in v6 clothes. */
+INLINE void clothe(__u32 to[4], int v6, const __u32 *address)
+{
+	to[0] = v6 ? address[0] : 0;
+	to[1] = v6 ? address[1] : 0;
+	to[2] = v6 ? address[2] : 0xffff0000;
+	to[3] = v6 ? address[3] : address[0];
+}
+
 /* A packet's headers. */
 struct packet {
 	struct flow_key key;
 	/* TCP's flags. */
 	__u8 tcp;
-	/* The ports were read; the protocol is one whose transport header begins with them, and nothing unusual is before it. */
+	/*
+	 * The ports were read; the protocol is one whose transport header begins with them, and nothing unusual is
+	 * before it.
+	 */
 	__u8 plain;
 };
 

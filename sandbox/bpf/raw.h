@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
 /*
- * Raw sockets, of capsules whose definition has `raw`: echo requests out, UDP and TCP from ports of its own, and in what is
- * for these, or answers the slice's own packets.
+ * Raw sockets, of capsules whose definition has `raw`: echo requests out, UDP and TCP from ports of its own, and in
+ * what is for these, or answers the slice's own packets.
  *
- * Who may have one of ICMP, UDP or TCP for IPv4 may bring its own header (IP_HDRINCL, IPPROTO_RAW), so every packet of a raw
- * socket is looked at as if it had: its protocol, its source address, that it is whole and has no options.
+ * Who may have one of ICMP, UDP or TCP for IPv4 may bring its own header (IP_HDRINCL, IPPROTO_RAW), so every packet
+ * of a raw socket is looked at as if it had: its protocol, its source address, that it is whole and has no options.
  */
 #ifndef PLAB_RAW_H
 #define PLAB_RAW_H
@@ -14,17 +14,6 @@
 #include "local.h"
 #include "packet.h"
 #include "state.h"
-
-#define SOCK_RAW_TYPE 3
-
-/* It may have raw sockets of ICMP, of ICMP for IPv6. */
-#define CAPSULE_RAW_ICMP 2
-#define CAPSULE_RAW_ICMP6 4
-/* It was born with CAP_NET_RAW, and has it until it ends, also when its slice may have raw sockets no more. */
-#define CAPSULE_NET_RAW 8
-
-/* It may send IPv4 with a header of its own. */
-#define CAPSULE_OWN_HEADER (CAPSULE_RAW_ICMP | CAPSULE_RAW_UDP | CAPSULE_RAW_TCP)
 
 /* The node's addresses, v4 in v6 clothes, but for those of loopback: plabd keeps them. */
 SECTION("maps") struct bpf_map_def plab2_addresses = {
@@ -51,27 +40,11 @@ INLINE __u32 flag_of(int v6, __u32 protocol)
 /* Whether the capsule may make this raw socket. */
 INLINE int may_make_raw(struct bpf_sock *ctx, struct capsule *capsule)
 {
-	if (ctx->family == 2 && ctx->protocol == PROTO_RAW)
+	if (ctx->family == AF_INET && ctx->protocol == PROTO_RAW)
 		return (capsule->flags & CAPSULE_OWN_HEADER) != 0;
-	if (ctx->family != 2 && ctx->family != 10)
+	if (ctx->family != AF_INET && ctx->family != AF_INET6)
 		return 0;
-	return (capsule->flags & flag_of(ctx->family == 10, ctx->protocol)) != 0;
-}
-
-/* Whether packets to the address stay on the machine, by what is known of its addresses. */
-INLINE int is_here(const struct flow_key *key, const __u32 *address)
-{
-	__u32 clothed[4] = { 0, 0, 0xffff0000, address[0] };
-
-	if (key->family == 4) {
-		if ((address[0] & 0xff) == 127)
-			return 1;
-	} else {
-		__builtin_memcpy(clothed, address, sizeof(clothed));
-		if (!(clothed[0] | clothed[1] | clothed[2]) && clothed[3] == 0x01000000)
-			return 1;
-	}
-	return map_lookup(&plab2_addresses, clothed) != 0;
+	return (capsule->flags & flag_of(ctx->family == AF_INET6, ctx->protocol)) != 0;
 }
 
 INLINE int is_loopback(const struct flow_key *key, const __u32 *address)
@@ -81,13 +54,25 @@ INLINE int is_loopback(const struct flow_key *key, const __u32 *address)
 	return !(address[0] | address[1] | address[2]) && address[3] == 0x01000000;
 }
 
+/* Whether packets to the address stay on the machine, by what is known of its addresses. */
+INLINE int is_here(const struct flow_key *key, const __u32 *address)
+{
+	__u32 clothed[4];
+
+	if (is_loopback(key, address))
+		return 1;
+	clothe(clothed, key->family == 6, address);
+	return map_lookup(&plab2_addresses, clothed) != 0;
+}
+
 enum raw { RAW_REFUSED, NOT_RAW, RAW };
 
 /*
- * What a capsule with CAP_NET_RAW could do to packets beyond others: a mark, which chooses routes and passes firewalls; a
- * priority, which is a class of the node's shaping; packets of a protocol that it was not granted; a header with another's
- * address; one with an address that is not where the packet goes, for the route is chosen by what sendto(2) is told: a
- * packet for loopback would get to the neighbours, and one for the node's services out and in again.
+ * What a capsule with CAP_NET_RAW could do to packets beyond others: a mark, which chooses routes and passes
+ * firewalls; a priority, which is a class of the node's shaping; packets of a protocol that it was not granted; a
+ * header with another's address; one with an address that is not where the packet goes, for the route is chosen by
+ * what sendto(2) is told: a packet for loopback would get to the neighbours, and one for the node's services out and
+ * in again.
  */
 INLINE enum raw may_leave_raw(struct __sk_buff *skb, struct capsule *capsule, const struct flow_key *key)
 {
@@ -101,7 +86,7 @@ INLINE enum raw may_leave_raw(struct __sk_buff *skb, struct capsule *capsule, co
 		skb->priority = 0;
 	if (sk)
 		sk = sk_fullsock(sk);
-	if (!sk || sk->type != SOCK_RAW_TYPE)
+	if (!sk || sk->type != SOCK_RAW)
 		return NOT_RAW;
 	/* Whole: a later fragment has no header to look at. */
 	if (key->family == 4 && (skb_load_bytes(skb, 6, fragment, 2) || (fragment[0] & 0xbf) || fragment[1]))
@@ -116,9 +101,9 @@ INLINE enum raw may_leave_raw(struct __sk_buff *skb, struct capsule *capsule, co
 }
 
 /*
- * Whether TCP from a raw socket may be delivered on this machine: to a capsule's socket, or where there is none. Not only
- * what opens a connection is looked at, because the rest need not be of one; and not only the connection is looked for
- * but also who listens there.
+ * Whether TCP from a raw socket may be delivered on this machine: to a capsule's socket, or where there is none. Not
+ * only what opens a connection is looked at, because the rest need not be of one; and not only the connection is
+ * looked for but also who listens there.
  */
 INLINE int may_inject(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v6, __be16 from)
 {
@@ -135,7 +120,7 @@ INLINE int may_inject(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v
 INLINE int is_about_own(struct __sk_buff *skb, struct capsule *capsule, int v6, __u32 offset)
 {
 	struct bpf_sock_tuple tuple = {};
-	struct echo echo = {};
+	struct echo echo;
 	__u32 remote[4] = {};
 	__be16 words[4];
 	__u8 first, protocol;
@@ -165,10 +150,7 @@ INLINE int is_about_own(struct __sk_buff *skb, struct capsule *capsule, int v6, 
 		/* Type and code of an echo request. */
 		if (words[0] != htons(v6 ? 128 << 8 : 8 << 8))
 			return 0;
-		echo.uid = capsule->uid;
-		echo.id = words[2];
-		echo.sequence = words[3];
-		set_remote(&echo, v6, remote);
+		read_echo(&echo, capsule, v6, remote, &words[2]);
 		return has_sent(&echo, v6);
 	}
 	if (protocol != PROTO_TCP && protocol != PROTO_UDP)
@@ -179,45 +161,21 @@ INLINE int is_about_own(struct __sk_buff *skb, struct capsule *capsule, int v6, 
 /* Whether it is one that gets ICMP: a raw socket, or the kernel's own ping, whose ID another's raw socket may use. */
 INLINE int gets_icmp(const struct bpf_sock *sk)
 {
-	return sk->type == SOCK_RAW_TYPE || sk->protocol == PROTO_ICMP || sk->protocol == PROTO_ICMPV6;
+	return sk->type == SOCK_RAW || sk->protocol == PROTO_ICMP || sk->protocol == PROTO_ICMPV6;
 }
 
-/* Whether a raw socket of UDP or TCP gets this packet: one to a port of the capsule's. */
-INLINE enum has may_hear_ports(struct __sk_buff *skb, struct capsule *capsule, int v6, __u32 protocol)
+/*
+ * Whether a raw socket of the capsule, or one that gets ICMP, gets this packet; others are not asked about. None gets
+ * one with something unusual in it. HAS_SOCKET if it is counted where an ordinary socket of the capsule gets it, too.
+ */
+INLINE enum has may_hear(struct __sk_buff *skb, struct capsule *capsule, const struct packet *packet)
 {
-	struct flow_key key = { .family = v6 ? 6 : 4, .protocol = protocol };
-	__u32 offset = 40;
-	__be16 ports[2];
-	__u8 found, length;
-
-	if (skb_load_bytes(skb, v6 ? 6 : 9, &found, 1) || found != protocol)
-		return HAS_NOT;
-	if (v6) {
-		if (skb_load_bytes(skb, 8, key.remote, 16) || skb_load_bytes(skb, 24, key.local, 16))
-			return HAS_NOT;
-	} else {
-		if (skb_load_bytes(skb, 0, &length, 1) || skb_load_bytes(skb, 12, key.remote, 4) ||
-		    skb_load_bytes(skb, 16, key.local, 4))
-			return HAS_NOT;
-		offset = (length & 0xf) * 4;
-	}
-	if (skb_load_bytes(skb, offset, ports, sizeof(ports)))
-		return HAS_NOT;
-	key.remote_port = ntohs(ports[0]);
-	key.local_port = ntohs(ports[1]);
-	return has_port_of(skb, capsule, &key);
-}
-
-/* Whether a raw socket of the capsule, or one that gets ICMP, gets this packet; others are not asked about. HAS_SOCKET if it
- * is counted where an ordinary socket of the capsule gets it, too. */
-INLINE enum has may_hear(struct __sk_buff *skb, struct capsule *capsule)
-{
-	int v6 = skb->protocol == htons(ETHERTYPE_IPV6);
+	const struct flow_key *key = &packet->key;
+	int v6 = key->family == 6;
 	struct bpf_sock *sk = skb->sk;
-	struct echo echo = {};
-	__u32 remote[4] = {};
-	__u32 offset = 40;
-	__u8 protocol, length, header[8];
+	struct echo echo;
+	/* Type, code, checksum, ID, sequence number. */
+	__u8 header[8];
 
 	if (sk)
 		sk = sk_fullsock(sk);
@@ -225,77 +183,22 @@ INLINE enum has may_hear(struct __sk_buff *skb, struct capsule *capsule)
 		return HAS_NOT;
 	if (!gets_icmp(sk))
 		return HAS;
-	if (sk->type == SOCK_RAW_TYPE && !(capsule->flags & flag_of(v6, sk->protocol)))
+	if (!packet->plain || (sk->type == SOCK_RAW && !(capsule->flags & flag_of(v6, sk->protocol))))
 		return HAS_NOT;
-	if (sk->type == SOCK_RAW_TYPE && (sk->protocol == PROTO_UDP || sk->protocol == PROTO_TCP))
-		return may_hear_ports(skb, capsule, v6, sk->protocol);
-	if (skb_load_bytes(skb, v6 ? 6 : 9, &protocol, 1) || protocol != (v6 ? PROTO_ICMPV6 : PROTO_ICMP))
+	if (key->protocol == PROTO_UDP || key->protocol == PROTO_TCP)
+		return sk->protocol == key->protocol ? has_port_of(skb, capsule, key) : HAS_NOT;
+	if (key->protocol != (v6 ? PROTO_ICMPV6 : PROTO_ICMP) || sk->protocol != key->protocol)
 		return HAS_NOT;
-	if (v6) {
-		if (skb_load_bytes(skb, 8, remote, 16))
-			return HAS_NOT;
-	} else {
-		if (skb_load_bytes(skb, 0, &length, 1) || skb_load_bytes(skb, 12, remote, 4))
-			return HAS_NOT;
-		offset = (length & 0xf) * 4;
-	}
-	if (skb_load_bytes(skb, offset, header, sizeof(header)))
+	if (skb_load_bytes(skb, v6 ? 40 : 20, header, sizeof(header)))
 		return HAS_NOT;
 	if (header[0] == (v6 ? 129 : 0)) {
-		echo.uid = capsule->uid;
-		__builtin_memcpy(&echo.id, &header[4], 2);
-		__builtin_memcpy(&echo.sequence, &header[6], 2);
-		set_remote(&echo, v6, remote);
+		read_echo(&echo, capsule, v6, key->remote, &header[4]);
 		return has_sent(&echo, v6) ? HAS : HAS_NOT;
 	}
 	/* Unreachable, too big, time exceeded, a parameter problem. Not redirects: they are the kernel's to follow. */
 	if (v6 ? header[0] >= 1 && header[0] <= 4 : header[0] == 3 || header[0] == 11 || header[0] == 12)
-		return is_about_own(skb, capsule, v6, offset + 8) ? HAS : HAS_NOT;
+		return is_about_own(skb, capsule, v6, v6 ? 48 : 28) ? HAS : HAS_NOT;
 	return HAS_NOT;
-}
-
-/*
- * Options by which CAP_NET_RAW would reach further than the slice's own packets:
- * a header of one's own (IP_HDRINCL; of IPv4 it is looked at, where it may be set); others' packets to be forwarded (IP_ROUTER_ALERT); to
- * become the node's multicast router (MRT_INIT and what follows, MRT6_INIT asks for no other capability); extension
- * headers; marks.
- */
-INLINE int is_raw_option(int level, int name)
-{
-	struct capsule *capsule;
-
-	switch (level) {
-	case 0:
-		if (name == 3) {
-			capsule = capsule_of(current_cgroup_id());
-			return !capsule || !(capsule->flags & CAPSULE_OWN_HEADER);
-		}
-		return name == 5 || (name >= 200 && name <= 220);
-	case 1:
-		return name == 36 /* SO_MARK */ || name == 75 /* SO_RCVMARK */;
-	/* SOL_RAW: a raw socket of IPv6 takes IPV6_HDRINCL there, too. */
-	case 255:
-		return name == 36;
-	case 41:
-		return name == 36 || name == 22 || (name >= 200 && name <= 220) ||
-		       name == 3 || name == 4 || name == 6 || name == 54 || name == 55 || name == 59;
-	default:
-		return 0;
-	}
-}
-
-/*
- * IP_RECVERR and its like on a socket that gets ICMP: the kernel would queue errors about anybody's packets there, each with a piece of
- * the packet, and asks no program. ping ends if it cannot set it, so it is told that it did: errors about what the slice
- * sent itself arrive as packets all the same.
- */
-INLINE int is_recverr(struct bpf_sockopt *ctx, int level, int name)
-{
-	if (!ctx->sk || !gets_icmp(ctx->sk))
-		return 0;
-	if (level == 0)
-		return name == 11 || name == 26;
-	return level == 41 && (name == 25 || name == 31);
 }
 
 #endif

@@ -39,6 +39,15 @@ struct capsule {
 
 /* It has ports of SCTP, so it may have sockets of SCTP. */
 #define CAPSULE_SCTP 1
+/* It may have raw sockets of ICMP, of ICMP for IPv6, of UDP, of TCP. */
+#define CAPSULE_RAW_ICMP 2
+#define CAPSULE_RAW_ICMP6 4
+#define CAPSULE_RAW_UDP 16
+#define CAPSULE_RAW_TCP 32
+/* It was born with CAP_NET_RAW, and has it until it ends, also when its slice may have raw sockets no more. */
+#define CAPSULE_NET_RAW 8
+/* It may send IPv4 with a header of its own. */
+#define CAPSULE_OWN_HEADER (CAPSULE_RAW_ICMP | CAPSULE_RAW_UDP | CAPSULE_RAW_TCP)
 
 /* What one slice was refused, by its UID; for as long as it has a capsule. */
 struct refusals {

@@ -4,6 +4,7 @@
 //! `BPF_PROG_ATTACH` stay as long as the cgroup does, on every machine, and leave nothing behind. See bpf(2) and
 //! `<linux/bpf.h>` for what each attribute means.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -158,6 +159,16 @@ pub(super) fn keys(map: BorrowedFd<'_>, size: usize) -> Result<Vec<Vec<u8>>, Err
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Makes a map's keys, of so many bytes, those. First what is new: what is in its place of a list of refusals is not let
+/// through between. What is not wanted goes also where there is no room for what is.
+pub(super) fn keep_keys(map: BorrowedFd<'_>, size: usize, wanted: &BTreeSet<Vec<u8>>) -> Result<(), Errno> {
+    let added = wanted.iter().try_for_each(|key| update(map, key, &1_u32.to_ne_bytes(), 0));
+    for old in keys(map, size)?.into_iter().filter(|key| !wanted.contains(key)) {
+        delete(map, &old)?;
+    }
+    added
 }
 
 /// Loads a program. If the kernel refuses it, its reasons are told as well.

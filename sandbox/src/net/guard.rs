@@ -1,10 +1,13 @@
 //! The programs on the cgroup above all capsules, and their state.
 
+mod closing;
+mod readback;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use plab_config::{IpPrefix, PortRange, Transport};
+use plab_config::{IpPrefix, PortRange};
 use rustix::io::Errno;
 
 use super::addresses;
@@ -16,10 +19,10 @@ use super::layout::{
 };
 use super::object::{self, Maps, PROGRAMS, Program};
 use super::owners::Owners;
-use super::sockets::{InetSocket, SocketTable};
 use crate::cgroup::CgroupTree;
 use crate::error::{KernelError, Tried};
-use crate::readback::Row;
+
+pub use closing::Closed;
 
 /// `BPF_NOEXIST`: what is there stays as it is.
 const ONLY_NEW: u64 = 1;
@@ -36,17 +39,6 @@ pub struct NetworkGuard {
     /// Where the traffic of which capsule is counted, by the ID of its cgroup.
     indices: Mutex<BTreeMap<u64, u32>>,
     cpus: usize,
-}
-
-/// What became of sockets on ports that are not their slices' any more.
-#[derive(Debug, Default)]
-pub struct Closed {
-    /// How many were closed.
-    pub sockets: usize,
-    /// Slices with a socket that keeps its port: only the end of its process takes that away.
-    pub left: BTreeSet<u32>,
-    /// The last thing that the kernel said no to.
-    pub problem: Option<String>,
 }
 
 impl NetworkGuard {
@@ -149,7 +141,7 @@ impl NetworkGuard {
         // A definition that asks for raw no more takes nothing from a capsule that runs: it is to be ended first.
         let before = self.entry(cgroup)?;
         let was_raw = before.is_some_and(|entry| entry.net_raw);
-        let net_raw = was_raw || state.raw_icmp || state.raw_icmp6 || state.raw_udp || state.raw_tcp;
+        let net_raw = was_raw || !state.raw.is_empty();
         let entry = CapsuleEntry { state, index: self.index_for(cgroup)?, net_raw };
         // To write it anew would forget what the programs have noted in it.
         if before == Some(entry) {
@@ -212,78 +204,8 @@ impl NetworkGuard {
         let on = format!("the capsule of UID {}", state.uid);
         self.forget(cgroup)?;
         // How many echo IDs it has taken in this minute; not there unless it has taken any.
-        match call::delete(self.maps.get("echo_take")?, &state.uid.to_ne_bytes()) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => return Err(KernelError::new("forget the echo IDs of", on, error)),
-        }
+        call::delete(self.maps.get("echo_take")?, &state.uid.to_ne_bytes()).tried("forget", &on)?;
         call::delete(self.maps.get("refusals")?, &state.uid.to_ne_bytes()).tried("forget", &on)
-    }
-
-    /// Closes the sockets that slices have on these ports, but for those of the slice with UID `owner`: what capsules
-    /// have, and what stands outside with the UID of one of `slices`, such as an sshd that listens for it.
-    ///
-    /// A socket that was bound to the port by name keeps it although it is closed, and may be opened again by whoever
-    /// has it (udp_abort and tcp_abort in the kernel leave it bound): then its UID is among those that are left.
-    ///
-    /// # Errors
-    /// The kernel cannot be asked.
-    pub fn close_strangers(
-        &self,
-        ports: &[PortRange],
-        owner: Option<u32>,
-        slices: &BTreeSet<u32>,
-    ) -> Result<Closed, KernelError> {
-        let mut closed = Closed::default();
-        if ports.is_empty() {
-            return Ok(closed);
-        }
-        let table = SocketTable::open()?;
-        for (transport, socket) in self.strangers(&table, ports, owner, slices)? {
-            match table.destroy(&socket) {
-                Ok(true) => closed.sockets += 1,
-                Ok(false) => {}
-                // It is found below. Others are still to be closed.
-                Err(error) => closed.problem = Some(format!("{transport}: {error}")),
-            }
-        }
-        for (_, socket) in self.strangers(&table, ports, owner, slices)? {
-            closed.left.insert(self.uid_of(&socket)?.unwrap_or(socket.uid));
-        }
-        Ok(closed)
-    }
-
-    fn strangers(
-        &self,
-        table: &SocketTable,
-        ports: &[PortRange],
-        owner: Option<u32>,
-        slices: &BTreeSet<u32>,
-    ) -> Result<Vec<(Transport, InetSocket)>, KernelError> {
-        let transports: BTreeSet<Transport> = ports.iter().map(|range| range.transport()).collect();
-        let mut strangers = Vec::new();
-        for transport in transports {
-            let on_them = |socket: &InetSocket| {
-                ports.iter().any(|range| {
-                    range.transport() == transport && (range.first()..=range.last()).contains(&socket.port)
-                })
-            };
-            for socket in table.of(transport)?.into_iter().filter(|socket| on_them(socket)) {
-                let uid = self.uid_of(&socket)?.or_else(|| slices.get(&socket.uid).copied());
-                if uid.is_some() && uid != owner {
-                    strangers.push((transport, socket));
-                }
-            }
-        }
-        Ok(strangers)
-    }
-
-    /// The slice whose capsule made the socket; none if no capsule did.
-    fn uid_of(&self, socket: &InetSocket) -> Result<Option<u32>, KernelError> {
-        let capsule = match socket.cgroup {
-            Some(cgroup) => self.capsule(cgroup)?,
-            None => None,
-        };
-        Ok(capsule.map(|capsule| capsule.uid))
     }
 
     /// What the programs know of a capsule now.
@@ -354,16 +276,8 @@ impl NetworkGuard {
         let (v4, v6): (Vec<IpPrefix>, Vec<IpPrefix>) =
             prefixes.iter().partition(|prefix| prefix.address().is_ipv4());
         for (name, size, wanted) in [("opt_out4", 8, &v4), ("opt_out6", 20, &v6)] {
-            let map = self.maps.get(name)?;
-            let keys: BTreeSet<Vec<u8>> = wanted.iter().map(|prefix| prefix_key(*prefix)).collect();
-            for key in &keys {
-                call::update(map, key, &1_u32.to_ne_bytes(), 0).tried("opt out", "a prefix")?;
-            }
-            for old in call::keys(map, size).tried("list", "opt-outs")? {
-                if !keys.contains(&old) {
-                    call::delete(map, &old).tried("opt in", "a prefix")?;
-                }
-            }
+            let keys = wanted.iter().map(|prefix| prefix_key(*prefix)).collect();
+            call::keep_keys(self.maps.get(name)?, size, &keys).tried("opt out", "prefixes")?;
         }
         let count = |list: &[IpPrefix]| u32::try_from(list.len()).unwrap_or(u32::MAX);
         self.change_node(|node| node.opt_outs = (count(&v4), count(&v6)))
@@ -389,17 +303,8 @@ impl NetworkGuard {
     }
 
     fn set_addresses(&self, own: &BTreeSet<[u8; 16]>) -> Result<(), KernelError> {
-        let map = self.maps.get("addresses")?;
-        // First what is gone: that must not be sent from.
-        for old in call::keys(map, 16).tried("list", "the node's addresses")? {
-            if !own.iter().any(|address| address[..] == old[..]) {
-                call::delete(map, &old).tried("forget", "an address that the node had")?;
-            }
-        }
-        for address in own {
-            call::update(map, address, &1_u32.to_ne_bytes(), 0).tried("note", "an address of the node's")?;
-        }
-        Ok(())
+        let keys = own.iter().map(|address| address.to_vec()).collect();
+        call::keep_keys(self.maps.get("addresses")?, 16, &keys).tried("note", "the node's addresses")
     }
 
     /// An administrator may change it (`net.ipv4.ip_local_port_range`), and it says which ports a capsule's packets may be
@@ -418,71 +323,6 @@ impl NetworkGuard {
         call::update(self.maps.get("node")?, &0_u32.to_ne_bytes(), &node.bytes(), 0)
             .tried("set", "the node's part of the network's state")
     }
-
-    /// Reads back what a capsule is under: every program on its own cgroup, its state, and that its ports are its own.
-    ///
-    /// # Errors
-    /// The kernel cannot be asked.
-    pub fn verify(
-        &self,
-        cgroup: BorrowedFd<'_>,
-        id: u64,
-        state: CapsuleState,
-        ports: &[PortRange],
-    ) -> Result<Vec<Row>, KernelError> {
-        let mut rows = self.programs_on(cgroup)?;
-        let row = |what: &str, asked: String, in_force: String, source: &str| Row {
-            layer: "network",
-            what: what.into(),
-            ok: asked == in_force,
-            asked,
-            in_force,
-            source: source.into(),
-        };
-        let show = |state: CapsuleState| {
-            let CapsuleState { uid, classid, sctp, raw_icmp, raw_icmp6, raw_udp, raw_tcp } = state;
-            format!(
-                "uid {uid} class {:x}:{:x}{}{}{}{}{}",
-                classid >> 16,
-                classid & 0xffff,
-                if sctp { " sctp" } else { "" },
-                if raw_icmp { " raw icmp" } else { "" },
-                if raw_icmp6 { " raw icmpv6" } else { "" },
-                if raw_udp { " raw udp" } else { "" },
-                if raw_tcp { " raw tcp" } else { "" }
-            )
-        };
-        let found = self.capsule(id)?.map_or_else(|| "none: nothing may be sent".to_owned(), show);
-        rows.push(row("state", show(state), found, "BPF map capsules"));
-        for range in ports {
-            let owners = self.owners.of_range(*range);
-            let said = owners.iter().map(|owner| show_owner(*owner)).collect::<Vec<_>>().join(", ");
-            rows.push(row(&range.to_string(), show_owner(state.uid), said, "BPF map owners"));
-        }
-        Ok(rows)
-    }
-
-    /// One row a program: whether the kernel runs it for what is in the cgroup.
-    fn programs_on(&self, cgroup: BorrowedFd<'_>) -> Result<Vec<Row>, KernelError> {
-        let mut rows = Vec::new();
-        for program in &self.programs {
-            let own = call::program_info(program.fd.as_fd())
-                .tried("ask about", format!("the BPF program {}", program.name))?
-                .id;
-            let there =
-                call::query(cgroup, program.attach, true).tried("ask for the BPF programs of", &self.path)?;
-            let ok = there.contains(&own);
-            rows.push(Row {
-                layer: "network",
-                what: program.name.clone(),
-                asked: format!("program {own}"),
-                in_force: if ok { format!("program {own}") } else { "not attached".into() },
-                ok,
-                source: "BPF_PROG_QUERY".into(),
-            });
-        }
-        Ok(rows)
-    }
 }
 
 /// Where the kernel takes a port from that nobody has asked for.
@@ -495,14 +335,6 @@ fn ephemeral_range() -> Result<(u16, u16), KernelError> {
         _ => {
             Err(KernelError::new("read", source, std::io::Error::other(format!("it says {:?}", text.trim()))))
         }
-    }
-}
-
-fn show_owner(owner: u32) -> String {
-    match owner {
-        OWNER_NOBODY => "nobody's".into(),
-        OWNER_NODE | OWNER_NODE_OPEN => "the node's".into(),
-        uid => format!("uid {uid}'s"),
     }
 }
 

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use plab_config::{IpPrefix, Transport};
 
+use super::raw::RawSockets;
+
 /// Ports are nobody's.
 pub(super) const OWNER_NOBODY: u32 = 0;
 /// Ports are the node's.
@@ -20,14 +22,8 @@ pub(super) const CAPSULES: u32 = 8192;
 
 /// It has ports of SCTP.
 const CAPSULE_SCTP: u32 = 1;
-/// It may have raw sockets of ICMP, of ICMP for IPv6.
-const CAPSULE_RAW_ICMP: u32 = 2;
-const CAPSULE_RAW_ICMP6: u32 = 4;
 /// It was born with CAP_NET_RAW.
 const CAPSULE_NET_RAW: u32 = 8;
-/// It may have raw sockets of UDP, of TCP.
-const CAPSULE_RAW_UDP: u32 = 16;
-const CAPSULE_RAW_TCP: u32 = 32;
 
 /// Structures of whole numbers without padding, as bytes.
 pub(super) trait Plain: Copy {
@@ -74,14 +70,8 @@ pub struct CapsuleState {
     pub classid: u32,
     /// Whether it has ports of SCTP, and so may have its sockets.
     pub sctp: bool,
-    /// Whether it may have raw sockets of ICMP.
-    pub raw_icmp: bool,
-    /// Whether it may have raw sockets of ICMP for IPv6.
-    pub raw_icmp6: bool,
-    /// Whether it may have raw sockets of UDP.
-    pub raw_udp: bool,
-    /// Whether it may have raw sockets of TCP.
-    pub raw_tcp: bool,
+    /// The raw sockets that it may have.
+    pub raw: RawSockets,
 }
 
 /// `struct capsule`: a capsule's state, and where its traffic is counted.
@@ -106,10 +96,7 @@ impl CapsuleEntry {
             uid: word(0),
             classid: word(4),
             sctp: has(CAPSULE_SCTP),
-            raw_icmp: has(CAPSULE_RAW_ICMP),
-            raw_icmp6: has(CAPSULE_RAW_ICMP6),
-            raw_udp: has(CAPSULE_RAW_UDP),
-            raw_tcp: has(CAPSULE_RAW_TCP),
+            raw: RawSockets::from_flags(word(8)),
         };
         Self { state, index: word(12), net_raw: has(CAPSULE_NET_RAW) }
     }
@@ -117,16 +104,9 @@ impl CapsuleEntry {
 
 impl Plain for CapsuleEntry {
     fn bytes(self) -> Vec<u8> {
-        let CapsuleState { uid, classid, sctp, raw_icmp, raw_icmp6, raw_udp, raw_tcp } = self.state;
-        let flags = [
-            (sctp, CAPSULE_SCTP),
-            (raw_icmp, CAPSULE_RAW_ICMP),
-            (raw_icmp6, CAPSULE_RAW_ICMP6),
-            (raw_udp, CAPSULE_RAW_UDP),
-            (raw_tcp, CAPSULE_RAW_TCP),
-            (self.net_raw, CAPSULE_NET_RAW),
-        ];
-        let flags = flags.into_iter().filter(|(has, _)| *has).fold(0, |all, (_, flag)| all | flag);
+        let CapsuleState { uid, classid, sctp, raw } = self.state;
+        let flag = |has: bool, flag: u32| if has { flag } else { 0 };
+        let flags = flag(sctp, CAPSULE_SCTP) | flag(self.net_raw, CAPSULE_NET_RAW) | raw.flags();
         [uid, classid, flags, self.index, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect()
     }
 }
@@ -219,6 +199,8 @@ pub(super) fn prefix_key(prefix: IpPrefix) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use plab_config::RawProtocol;
+
     use super::*;
 
     #[test]
@@ -258,10 +240,7 @@ mod tests {
             uid: 70_001,
             classid: 0x0001_0010,
             sctp: true,
-            raw_icmp: true,
-            raw_icmp6: false,
-            raw_udp: false,
-            raw_tcp: true,
+            raw: [RawProtocol::Icmp, RawProtocol::Tcp].into_iter().collect(),
         };
         let entry = CapsuleEntry { state, index: 7, net_raw: true };
         let bytes: [u8; CapsuleEntry::SIZE] = entry.bytes().try_into().expect("24 bytes");

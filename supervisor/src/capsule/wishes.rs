@@ -1,6 +1,6 @@
 //! A definition in the sandbox's terms.
 
-use plab_config::{Definition, NodeFile, RawProtocol, Transport};
+use plab_config::{Definition, NodeFile, Transport};
 use plab_control_scripts::{ResourceDescription, SliceNode};
 use plab_sandbox::cgroup::Limits;
 use plab_sandbox::message::Times;
@@ -27,16 +27,7 @@ pub fn network(definition: &Definition, uid: u32, machine: &Machine) -> CapsuleS
     let sctp = definition.network.ports.iter().any(|range| range.transport() == Transport::Sctp);
     // Also where nothing is limited yet: a limit that is set later finds each packet in its class.
     let classid = machine.bandwidth.class(uid).map_or(0, |class| class.get());
-    let raw = |protocol| definition.network.raw.contains(&protocol);
-    CapsuleState {
-        uid,
-        classid,
-        sctp,
-        raw_icmp: raw(RawProtocol::Icmp),
-        raw_icmp6: raw(RawProtocol::Icmpv6),
-        raw_udp: raw(RawProtocol::Udp),
-        raw_tcp: raw(RawProtocol::Tcp),
-    }
+    CapsuleState { uid, classid, sctp, raw: definition.network.raw.iter().copied().collect() }
 }
 
 /// What capability its processes have.

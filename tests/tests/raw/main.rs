@@ -6,7 +6,7 @@ mod actor;
 mod far;
 mod ports;
 
-use actor::{Listener, equip, inside, outside};
+use actor::{Actor, equip, inside, outside};
 use far::FarHost;
 use plab_tests::TestNode;
 
@@ -15,6 +15,12 @@ const BOTH: &str = "[network]\nraw = [\"icmp\", \"icmpv6\"]\n";
 fn slice(node: &TestNode, name: &str, body: &str) {
     node.define(name, body);
     equip(node, name);
+}
+
+/// Ends a test: first who acted in it.
+fn finish(node: TestNode) {
+    actor::dismiss();
+    node.finish();
 }
 
 #[test]
@@ -62,7 +68,7 @@ fn who_was_granted_has_the_capability_and_nobody_else() {
         (inside(&node, "site_raw", "caps") == "ok 0 0 0 0 0").then_some(())
     });
     assert_eq!(inside(&node, "site_raw", "make 2 3 1"), "EPERM");
-    node.finish();
+    finish(node);
 }
 
 #[test]
@@ -92,7 +98,7 @@ fn a_profile_of_the_sites_own_opens_no_packet_socket() {
     for slice in ["site_raw", "site_none"] {
         assert_eq!(inside(&node, slice, "make 16 3 4"), "ok made", "{slice}: NETLINK_SOCK_DIAG");
     }
-    node.finish();
+    finish(node);
 }
 
 #[test]
@@ -116,7 +122,7 @@ fn stock_ping_and_python_reach_a_far_host_and_the_node() {
     {
         assert_eq!(inside(&node, "site_raw", &format!("error {address} 33434")), said, "{address}");
     }
-    node.finish();
+    finish(node);
 }
 
 #[test]
@@ -125,9 +131,10 @@ fn nothing_is_heard_that_is_not_the_slices_own() {
     let node = TestNode::start("raw-sniff");
     slice(&node, "site_raw", BOTH);
     slice(&node, "site_other", BOTH);
-    for (family, address, local) in [("2", far.v4(), "127.0.0.1"), ("10", far.v6(), "::1")] {
-        let control = Listener::outside(family);
-        let listeners = [Listener::inside(&node, "site_raw", family)];
+    for (protocol, address, local) in [("icmp", far.v4(), "127.0.0.1"), ("icmpv6", far.v6(), "::1")] {
+        let words = format!("{protocol} {address}");
+        let control = Actor::outside().listen(&words);
+        let listener = Actor::inside(&node, "site_raw").listen(&words);
         // Another slice's echo and error, root's echo and error, an echo request from outside and on loopback.
         for to in [address, local] {
             assert_eq!(inside(&node, "site_other", &format!("echo {to} 815")), "ok True 815 plab");
@@ -136,14 +143,11 @@ fn nothing_is_heard_that_is_not_the_slices_own() {
         assert!(inside(&node, "site_other", &format!("error {address} 33434")).contains("own True"));
         assert!(outside(&format!("error {address} 33434")).contains("own True"));
         far.ping_back(address);
-        for listener in listeners {
-            assert_eq!(listener.ended(), "ok heard 0", "{address}");
-        }
-        let heard = control.ended();
-        let count: u32 = heard.strip_prefix("ok heard ").and_then(|n| n.parse().ok()).expect("a number");
-        assert!(count >= 7, "the control heard {heard}");
+        assert_eq!(listener.heard(), 0, "{address}");
+        let heard = control.heard();
+        assert!(heard >= 7, "the control heard {heard}");
     }
-    node.finish();
+    finish(node);
 }
 
 #[test]
@@ -165,7 +169,7 @@ fn an_echo_id_is_its_first_users() {
     let sent: u32 = sent.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{said}"));
     assert!(sent <= 2048, "{said}");
     assert_eq!(inside(&node, "site_raw", &format!("echo {} 903 1", far.v4())), "ok True 903 plab");
-    node.finish();
+    finish(node);
 }
 
 #[test]
@@ -233,7 +237,7 @@ fn nothing_else_is_sent() {
     assert!(["EINVAL", "ENETUNREACH"].contains(&said.as_str()), "{said}");
     let honest = format!("ancillary {} 0 8 000000000000000000000000", far.v4());
     assert_eq!(inside(&node, "site_raw", &honest), "ok sent");
-    node.finish();
+    finish(node);
 }
 
 #[test]
@@ -241,12 +245,14 @@ fn a_socket_that_is_handed_on_stays_its_makers() {
     let far = FarHost::new();
     let node = TestNode::start("raw-handed");
     slice(&node, "site_raw", BOTH);
-    let giver = actor::Giver::start(&node, "site_raw", "passing");
+    let mut giver = Actor::inside(&node, "site_raw");
+    assert_eq!(giver.ask("offer passing"), "ok offered");
+    assert!(giver.tell("hand_over"));
     // Outside, in root's hands, who could otherwise send anything.
     let path = node.home("site_raw").join("passing");
     let said = outside(&format!("taken {} {} 950", path.display(), far.v4()));
     assert_eq!(said, "ok forged EPERM, heard plab");
-    assert_eq!(giver.ended(), "ok passed");
+    assert_eq!(giver.answer(), "ok handed over");
     assert_eq!(outside(&format!("send {} 3 1", far.v4())), "ok sent", "the control");
-    node.finish();
+    finish(node);
 }

@@ -3,9 +3,9 @@
 
 use plab_tests::{TestNode, eventually};
 
-use crate::actor::{Holder, Listener, inside, outside};
+use crate::actor::{Actor, inside, outside};
 use crate::far::FarHost;
-use crate::slice;
+use crate::{finish, slice};
 
 const ALL: &str =
     "[network]\nports = [\"tcp/8651\", \"udp/8651\"]\nraw = [\"icmp\", \"icmpv6\", \"udp\", \"tcp\"]\n";
@@ -36,7 +36,7 @@ fn stock_tools_run_and_say_what_they_found() {
     }
     // Without `raw`, what needs a raw socket does not run.
     assert_ne!(node.exec("site_none", &["traceroute", "-n", "-T", far.v4()]).code, 0);
-    node.finish();
+    finish(node);
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn the_hops_on_the_way_are_found() {
         let hops: Vec<&str> = said.lines().skip(1).collect();
         assert!(hops.len() == 2 && hops[0].ends_with('*') && hops[1].contains(behind), "{tool}: {said}");
     }
-    node.finish();
+    finish(node);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_slice_sends_from_its_own_port_and_from_one_that_it_holds() {
         let said = node.plab(&["flows", "site_raw", "--json"]).ok();
         said.contains("8651").then_some(())
     });
-    node.finish();
+    finish(node);
 }
 
 #[test]
@@ -142,26 +142,25 @@ fn nothing_is_sent_from_anybody_elses_port_or_address() {
     assert_eq!(inside(&node, "site_udp", "make 10 3 17"), "ok made");
     assert_eq!(inside(&node, "site_udp", "make 10 3 255"), "EPERM");
     // A connection of another slice's is not reset, nor a socket of UDP sent from.
-    let connection = Holder::inside(&node, "site_other", "tcp 127.0.0.1");
-    let (client, server) = connection.ports;
+    let mut other = Actor::inside(&node, "site_other");
+    let (client, server) = other.hold("tcp 127.0.0.1");
     let reset = format!("raw tcp 127.0.0.1 {client} {server} rst");
     assert_eq!(inside(&node, "site_raw", &reset), "EPERM");
-    assert_eq!(connection.ended(), "ok kept True");
-    let sockets = Holder::inside(&node, "site_other", "udp 127.0.0.1");
-    let (client, server) = sockets.ports;
+    assert_eq!(other.ask("kept"), "ok kept, 0 before");
+    let (client, server) = other.hold("udp 127.0.0.1");
     let words = format!("raw udp 127.0.0.1 {client} {server}");
     assert_eq!(inside(&node, "site_raw", &words), "EPERM");
     assert_eq!(outside(&words), "ok sent", "the control");
-    assert_eq!(sockets.ended(), "ok kept 1", "the control's");
-    node.finish();
+    assert_eq!(other.ask("kept"), "ok kept, 1 before", "the control's");
+    finish(node);
 }
 
 #[test]
 fn the_nodes_services_and_connections_are_out_of_reach() {
     let node = TestNode::start("raw-ports-local");
     slice(&node, "site_raw", ALL);
-    let connection = Holder::outside("tcp 127.0.0.1");
-    let (client, server) = connection.ports;
+    let mut root = Actor::outside();
+    let (client, server) = root.hold("tcp 127.0.0.1");
     for to in [client, server] {
         for flags in ["rst", "ack", "none"] {
             // The listener is found by any packet, the connection's other side only by its own four numbers.
@@ -172,13 +171,13 @@ fn the_nodes_services_and_connections_are_out_of_reach() {
     }
     assert_eq!(inside(&node, "site_raw", &format!("raw tcp 127.0.0.1 8651 {server} syn")), "EPERM");
     assert_eq!(outside(&format!("raw tcp 127.0.0.1 8651 {server} syn")), "ok sent", "the control");
-    assert_eq!(connection.ended(), "ok kept True");
-    let sockets = Holder::outside("udp 127.0.0.1");
-    let words = format!("raw udp 127.0.0.1 8651 {}", sockets.ports.1);
+    assert_eq!(root.ask("kept"), "ok kept, 0 before");
+    let (_, server) = root.hold("udp 127.0.0.1");
+    let words = format!("raw udp 127.0.0.1 8651 {server}");
     assert_eq!(inside(&node, "site_raw", &words), "EPERM");
     assert_eq!(outside(&words), "ok sent", "the control");
-    assert_eq!(sockets.ended(), "ok kept 1", "the control's");
-    node.finish();
+    assert_eq!(root.ask("kept"), "ok kept, 1 before", "the control's");
+    finish(node);
 }
 
 #[test]
@@ -189,16 +188,16 @@ fn a_raw_socket_hears_its_own_ports_and_no_neighbours() {
     slice(&node, "site_other", OTHER);
     for address in ["127.0.0.1", "::1"] {
         for protocol in ["udp", "tcp"] {
-            let listener = Listener::of_ports(&node, "site_raw", protocol, address);
-            let control = Listener::of_ports_outside(protocol, address);
-            let said = inside(&node, "site_other", &format!("chat {protocol} {address}"));
-            assert_eq!(said, "ok chatted True");
-            assert!(outside(&format!("chat {protocol} {address}")).ends_with("chatted True"));
-            assert_eq!(listener.ended(), "ok heard 0", "{protocol} {address}");
-            assert_ne!(control.ended(), "ok heard 0", "{protocol} {address}: the control");
+            let words = format!("{protocol} {address}");
+            let listener = Actor::inside(&node, "site_raw").listen(&words);
+            let control = Actor::outside().listen(&words);
+            assert_eq!(inside(&node, "site_other", &format!("chat {words}")), "ok chatted True");
+            assert_eq!(outside(&format!("chat {words}")), "ok chatted True");
+            assert_eq!(listener.heard(), 0, "{words}");
+            assert_ne!(control.heard(), 0, "{words}: the control");
         }
     }
-    node.finish();
+    finish(node);
 }
 
 #[test]
@@ -222,7 +221,7 @@ fn no_extension_header_and_no_routing_header_of_v6() {
             assert_eq!(outside(&words), "ok sent", "{words}: the control");
         }
     }
-    node.finish();
+    finish(node);
 }
 
 #[test]
@@ -246,7 +245,7 @@ fn the_nodes_addresses_are_followed() {
     comes_to(&node, "ok sent");
     far.address_here("del", NOBODYS);
     comes_to(&node, "EPERM");
-    node.finish();
+    finish(node);
 }
 
 #[test]
@@ -272,5 +271,19 @@ fn who_has_opted_out_hears_nothing_raw_either() {
     for words in &packets {
         assert_eq!(inside(&node, "site_raw", words), "EPERM", "{words}");
     }
-    node.finish();
+    finish(node);
+}
+
+#[test]
+fn what_a_raw_socket_hears_beside_another_is_counted_once() {
+    let node = TestNode::start("raw-ports-counted");
+    slice(&node, "site_raw", "[network]\nports = [\"udp/8655\"]\nraw = [\"udp\"]\n");
+    let listener = Actor::inside(&node, "site_raw").listen("udp 127.0.0.1");
+    let before = node.status("site_raw")["traffic"]["packets_in"].clone();
+    assert!(inside(&node, "site_raw", "served 8655 20").starts_with("ok "));
+    assert_eq!(listener.heard(), 20);
+    let after = node.status("site_raw")["traffic"]["packets_in"].clone();
+    let count = |said: &serde_json::Value| said.as_u64().expect("a count");
+    assert_eq!(count(&after) - count(&before), 20);
+    finish(node);
 }

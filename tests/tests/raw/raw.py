@@ -1,4 +1,5 @@
-"""Tries one thing with raw sockets and prints how it ended: `ok` with what came of it, or the name of the error."""
+"""Tries things with raw sockets: each line of its input is one, with its arguments. Answers each with a line: `ok` and what came
+of it, or the name of the error."""
 import errno
 import os
 import select
@@ -8,10 +9,18 @@ import sys
 
 V4 = (socket.AF_INET, 1, 8, 0)
 V6 = (socket.AF_INET6, 58, 128, 129)
+PROTOCOLS = {"icmp": 1, "igmp": 2, "tcp": 6, "udp": 17, "icmpv6": 58}
+FLAGS = {"syn": 2, "rst": 4, "ack": 16, "none": 0}
+# What a verb leaves for the next ones.
+KEPT = {}
 
 
 def of(address):
     return V6 if ":" in address else V4
+
+
+def family_of(address):
+    return of(address)[0]
 
 
 def checksum(data):
@@ -27,14 +36,17 @@ def message(kind, number, sequence, payload, code=0):
     return bare[:2] + struct.pack("!H", checksum(bare)) + bare[4:]
 
 
-def heard(made, seconds):
-    """The ICMP messages that arrive until it has been quiet for so long."""
+def packet(made):
+    """The next packet, from its transport header on."""
+    data = made.recv(70000)
+    return data[(data[0] & 15) * 4:] if made.family == socket.AF_INET else data
+
+
+def arriving(made, seconds):
+    """What arrives until it has been quiet for so long."""
     got = []
     while select.select([made], [], [], seconds)[0]:
-        data = made.recv(70000)
-        if made.family == socket.AF_INET:
-            data = data[(data[0] & 15) * 4:]
-        got.append(data)
+        got.append(packet(made))
     return got
 
 
@@ -44,27 +56,26 @@ def make(family, kind, protocol):
     return "made"
 
 
-def echo(address, number, sequence="1"):
-    """One request; its answer must be the first that is heard."""
-    family, protocol, request, reply = of(address)
+def asked(address, number, sequence):
+    family, protocol, request, _ = of(address)
     made = socket.socket(family, socket.SOCK_RAW, protocol)
     made.sendto(message(request, int(number), int(sequence), b"plab"), (address, 0))
     made.settimeout(20)
-    data = made.recv(1000)
-    data = data[20:] if family == socket.AF_INET else data
-    return f"{data[0] == reply} {struct.unpack('!H', data[4:6])[0]} {data[8:].decode()}"
+    return made
+
+
+def echo(address, number, sequence="1"):
+    """One request; its answer must be the first that is heard."""
+    data = packet(asked(address, number, sequence))
+    return f"{data[0] == of(address)[3]} {struct.unpack('!H', data[4:6])[0]} {data[8:].decode()}"
 
 
 def answered(address, number):
     """As echo, for who hears more than that, such as its own request on loopback."""
-    family, protocol, request, reply = of(address)
-    made = socket.socket(family, socket.SOCK_RAW, protocol)
-    made.sendto(message(request, int(number), 1, b"plab"), (address, 0))
-    made.settimeout(20)
+    made = asked(address, number, 1)
     while True:
-        data = made.recv(1000)
-        data = data[20:] if family == socket.AF_INET else data
-        if data[0] == reply and struct.unpack("!H", data[4:6])[0] == int(number):
+        data = packet(made)
+        if data[0] == of(address)[3] and struct.unpack("!H", data[4:6])[0] == int(number):
             return number
 
 
@@ -105,15 +116,16 @@ def bound(address):
     return "bound"
 
 
-def listen(family, ready, until):
-    """Says that it listens by making a file, and counts what it hears until there is another."""
-    made = socket.socket(int(family), socket.SOCK_RAW, 1 if int(family) == 2 else 58)
-    open(ready, "w").close()
-    got = 0
-    while not os.path.exists(until):
-        got += len(heard(made, 0.05))
-    # What came before the end was said is in the queue already.
-    return f"heard {got + len(heard(made, 0.05))}"
+def listen(protocol, address):
+    """Begins to hear by a raw socket of the address's version of IP."""
+    KEPT["listener"] = socket.socket(family_of(address), socket.SOCK_RAW, PROTOCOLS[protocol])
+    return "listens"
+
+
+def heard():
+    """How many packets have been heard since it began to listen."""
+    with KEPT.pop("listener") as made:
+        return len(arriving(made, 0.2))
 
 
 def error(address, port):
@@ -123,11 +135,9 @@ def error(address, port):
     sender = socket.socket(family, socket.SOCK_DGRAM)
     sender.sendto(b"x", (address, int(port)))
     made.settimeout(20)
-    data = made.recv(1000)
-    data = data[20:] if family == socket.AF_INET else data
+    data = packet(made)
     while data[0] in (8, 128, 135, 136):
-        data = made.recv(1000)
-        data = data[20:] if family == socket.AF_INET else data
+        data = packet(made)
     inner = data[8 + (20 if family == socket.AF_INET else 40):]
     own = struct.unpack("!H", inner[:2])[0] == sender.getsockname()[1]
     return f"type {data[0]} code {data[1]} own {own}"
@@ -145,18 +155,22 @@ def ids(address, first, count):
     return f"{int(count)} sent"
 
 
-def pass_on(path):
-    """Hands a raw socket of this capsule to whoever connects, once."""
-    server = socket.socket(socket.AF_UNIX)
+def offer(path):
+    """Has a raw socket of this capsule for whoever connects there."""
+    server = KEPT["offer"] = socket.socket(socket.AF_UNIX)
     server.bind(path)
     os.chmod(path, 0o777)
     server.listen()
-    print("ready", flush=True)
+    return "offered"
+
+
+def hand_over():
+    """Hands it to the first who does."""
     made = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)
-    client, _ = server.accept()
+    client, _ = KEPT.pop("offer").accept()
     socket.send_fds(client, [b"x"], [made.fileno()])
     client.recv(1)
-    return "passed"
+    return "handed over"
 
 
 def taken(path, address, number):
@@ -172,35 +186,29 @@ def taken(path, address, number):
         forged = errno.errorcode[error.errno]
     made.sendto(message(8, int(number), 1, b"plab"), (address, 0))
     made.settimeout(20)
-    return f"forged {forged}, heard {made.recv(1000)[20:][8:].decode()}"
-
-
-PROTOCOLS = {"icmp": 1, "igmp": 2, "tcp": 6, "udp": 17}
-FLAGS = {"syn": 2, "rst": 4, "ack": 16, "none": 0}
+    return f"forged {forged}, heard {packet(made)[8:].decode()}"
 
 
 def transport(protocol, source, from_port, to, to_port, flags="syn"):
     """A UDP datagram or a TCP segment with its checksum."""
     pack = socket.inet_pton
-    family = socket.AF_INET6 if ":" in to else socket.AF_INET
-    number = PROTOCOLS[protocol]
     if protocol == "udp":
         bare, at = struct.pack("!HHHH", from_port, to_port, 12, 0) + b"plab", 6
     else:
         bare, at = struct.pack("!HHIIBBHHH", from_port, to_port, 7, 0, 80, FLAGS[flags], 1000, 0, 0), 16
-    pseudo = pack(family, source) + pack(family, to) + struct.pack("!II", len(bare), number)
+    pseudo = pack(family_of(to), source) + pack(family_of(to), to) + struct.pack("!II", len(bare), PROTOCOLS[protocol])
     return bare[:at] + struct.pack("!H", checksum(pseudo + bare) or 0xFFFF) + bare[at + 2:]
 
 
 def source_to(to):
-    with socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+    with socket.socket(family_of(to), socket.SOCK_DGRAM) as probe:
         probe.connect((to, 9))
         return probe.getsockname()[0]
 
 
 def raw(protocol, to, from_port, to_port, flags="syn"):
     """One packet from a raw socket of its protocol, the header the kernel's."""
-    made = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_RAW, PROTOCOLS[protocol])
+    made = socket.socket(family_of(to), socket.SOCK_RAW, PROTOCOLS[protocol])
     data = transport(protocol, source_to(to), int(from_port), to, int(to_port), flags)
     made.sendto(data, (to, 0))
     return "sent"
@@ -231,7 +239,7 @@ def routed(to, route, from_port, to_port):
 def syn(to, kind, port="0"):
     """A SYN by a raw socket to where nobody listens, from the port of a socket that is bound (`held`, whose port the
     kernel chose; `own`), or that is closed again (`gone`); the reset that comes back must be heard."""
-    family = socket.AF_INET6 if ":" in to else socket.AF_INET
+    family = family_of(to)
     holder = socket.socket(family)
     if kind != "own":
         holder.bind(("", int(port)))
@@ -242,61 +250,62 @@ def syn(to, kind, port="0"):
     made.sendto(transport("tcp", source_to(to), int(port), to, 9), (to, 0))
     made.settimeout(20)
     while True:
-        data = made.recv(1000)
-        data = data[20:] if family == socket.AF_INET else data
+        data = packet(made)
         if data[13] & 4:
             return f"reset {struct.unpack('!H', data[2:4])[0] == int(port)}"
 
 
-def hear(protocol, to, ready, until):
-    """Listens by a raw socket of UDP or TCP as `listen` does."""
-    made = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_RAW, PROTOCOLS[protocol])
-    open(ready, "w").close()
-    got = 0
-    while not os.path.exists(until):
-        got += len(heard(made, 0.05))
-    return f"heard {got + len(heard(made, 0.05))}"
-
-
-def chat(protocol, address):
-    """Traffic of its own on ports that the kernel chose, and whether a raw socket beside sees what came to them."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+def pair(protocol, address):
+    """Sockets on ports that the kernel chose: who is sent to, who sends, who listens."""
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-    try:
-        made = socket.socket(family, socket.SOCK_RAW, PROTOCOLS[protocol])
-    except PermissionError:
-        made = None
-    server, client = socket.socket(family, kind), socket.socket(family, kind)
+    server, client = socket.socket(family_of(address), kind), socket.socket(family_of(address), kind)
     server.bind((address, 0))
     if protocol == "tcp":
         server.listen()
     client.connect(server.getsockname())
+    return (server.accept()[0] if protocol == "tcp" else server), client, server
+
+
+def chat(protocol, address):
+    """Traffic of its own, and whether a raw socket beside sees what came to it."""
+    try:
+        made = socket.socket(family_of(address), socket.SOCK_RAW, PROTOCOLS[protocol])
+    except PermissionError:
+        made = None
+    server, client, _ = pair(protocol, address)
     client.send(b"chat")
-    (server.accept()[0] if protocol == "tcp" else server).recv(10)
-    got = heard(made, 0.2) if made else []
+    server.recv(10)
+    got = arriving(made, 0.2) if made else []
     port = server.getsockname()[1]
     return f"chatted {any(b'chat' in data and port in struct.unpack('!HH', data[:4]) for data in got)}"
 
 
 def hold(protocol, address):
-    """Opens a connection to itself, or a socket of UDP, says the port that the kernel chose, and keeps it until told to
-    end; then whether it still works."""
-    kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
-    server, client = socket.socket(socket.AF_INET, kind), socket.socket(socket.AF_INET, kind)
-    server.bind((address, 0))
-    if protocol == "tcp":
-        server.listen()
-        client.connect(server.getsockname())
-        taken, _ = server.accept()
-    else:
-        taken = client
-        client.bind((address, 0))
-    print(client.getsockname()[1], server.getsockname()[1], flush=True)
-    sys.stdin.readline()
-    if protocol == "tcp":
-        client.send(b"x")
-        return f"kept {taken.recv(1) == b'x'}"
-    return "kept " + str(len(heard(server, 0.2)))
+    """Keeps such a pair: its ports."""
+    server, client, _ = KEPT["pair"] = pair(protocol, address)
+    return f"{client.getsockname()[1]} {server.getsockname()[1]}"
+
+
+def kept():
+    """What has come to the pair before what the sender sends now."""
+    server, client, _ = KEPT.pop("pair")
+    client.send(b"own")
+    server.settimeout(20)
+    got = 0
+    while server.recv(100) != b"own":
+        got += 1
+    return f"kept, {got} before"
+
+
+def served(port, count):
+    """Sends so many datagrams to a port of its own, and takes them."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind(("127.0.0.1", int(port)))
+    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for _ in range(int(count)):
+        client.sendto(b"plab", ("127.0.0.1", int(port)))
+        server.recv(10)
+    return client.getsockname()[1]
 
 
 def caps():
@@ -305,9 +314,17 @@ def caps():
     return " ".join(line.split()[1].lstrip("0") or "0" for line in text.splitlines() if line.startswith("Cap"))
 
 
-VERBS = {f.__name__: f for f in (make, echo, answered, send, option, recverr, ancillary, bound, listen, error, ids, pass_on, taken, caps, raw,
-                                 forge, routed, syn, hear, chat, hold)}
-try:
-    print("ok", VERBS[sys.argv[1]](*sys.argv[2:]), flush=True)
-except OSError as error:
-    print("timeout" if error.errno is None else errno.errorcode[error.errno], flush=True)
+VERBS = {f.__name__: f for f in (
+    make, echo, answered, send, option, recverr, ancillary, bound, listen, heard, error, ids, offer, hand_over, taken, caps, raw, forge,
+    routed, syn, chat, hold, kept, served)}
+
+
+def tried(verb, *arguments):
+    try:
+        return f"ok {VERBS[verb](*arguments)}"
+    except OSError as error:
+        return "timeout" if error.errno is None else errno.errorcode[error.errno]
+
+
+for line in sys.stdin:
+    print(tried(*line.rstrip("\n").split(" ")), flush=True)
