@@ -113,8 +113,8 @@ impl EtcEntry {
     /// Whether `below`, a path relative to `/etc`, is or lies in something that no capsule may see a copy of.
     /// Whoever copies a directory asks this of everything in it.
     pub fn is_private(below: &str) -> bool {
-        let below = std::path::Path::new(below);
-        NEVER.iter().any(|never| below.starts_with(never))
+        let is_in = |rest: &str| rest.is_empty() || rest.starts_with('/');
+        NEVER.iter().any(|never| below.strip_prefix(never).is_some_and(is_in))
     }
 
     /// The entries of a node file that lists none.

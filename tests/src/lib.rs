@@ -7,6 +7,7 @@ pub mod measure;
 pub mod netns;
 pub mod node;
 pub mod pty;
+pub mod raw;
 pub mod slices;
 pub mod wait;
 

@@ -27,7 +27,8 @@ pub fn patience() -> Duration {
     NEVER * slowness()
 }
 
-/// Looks every few milliseconds until `what` gives a value; panics with `why` when it never does.
+/// Looks every few milliseconds until `what` gives a value; panics with `why` when it never does. Who takes long to look looks less
+/// often, or on emulated CPUs there would be little else than looking.
 ///
 /// # Panics
 /// It did not come true.
@@ -42,10 +43,11 @@ pub fn eventually<T>(why: &str, what: impl FnMut() -> Option<T>) -> T {
 pub fn eventually_or<T>(mut what: impl FnMut() -> Option<T>, why: impl FnOnce() -> String) -> T {
     let (begun, never) = (Instant::now(), patience());
     loop {
+        let looked = Instant::now();
         if let Some(value) = what() {
             return value;
         }
         assert!(begun.elapsed() < never, "never came true: {}", why());
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5).max(looked.elapsed() * 3));
     }
 }

@@ -9,6 +9,7 @@ mod kernel;
 mod network;
 mod privileges;
 mod processes;
+mod raw;
 mod requests;
 mod shares;
 mod sockets;
@@ -20,12 +21,14 @@ use case::{Case, Tried};
 use stage::Stage;
 
 /// Fewer than this many cases, and something went missing. Raise it with the suite.
-const AT_LEAST: usize = 415;
+const AT_LEAST: usize = 505;
 
 #[test]
 fn attacks_come_to_nothing() {
     let stage = Stage::set();
-    let groups: [(&str, Vec<Case>); 11] = [
+    let groups: [(&str, Vec<Case>); 12] = [
+        // First, as the host that its cases are about is one of a kind.
+        ("raw sockets", raw::cases(&stage)),
         ("files", files::cases(&stage)),
         ("view", view::cases(&stage)),
         ("privileges", privileges::cases(&stage)),

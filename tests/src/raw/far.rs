@@ -1,10 +1,12 @@
 //! A host that is not the node: a network namespace at the other end of a pair of devices, with addresses of its own.
 
+use std::fs::File;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One at a time: they have the same addresses.
+/// One at a time, of this program's and of those beside it: they have the same addresses.
 static ONE: Mutex<()> = Mutex::new(());
+const ONE_OF_ALL: &str = "plab-far-host.lock";
 
 const V4: &str = "198.51.100.130";
 /// Of the host behind it.
@@ -14,11 +16,13 @@ const NODE_V4: &str = "198.51.100.129";
 const NODE_V6: &str = "fd51:100::1";
 
 /// The host; gone when dropped.
+#[derive(Debug)]
 pub struct FarHost {
     namespace: String,
     device: String,
     behind: Option<String>,
     _one: MutexGuard<'static, ()>,
+    _one_of_all: File,
 }
 
 impl FarHost {
@@ -26,11 +30,18 @@ impl FarHost {
     ///
     /// # Panics
     /// A step fails.
-    pub fn new() -> Self {
+    pub fn set_up() -> Self {
         let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let one_of_all = File::create(std::env::temp_dir().join(ONE_OF_ALL)).expect("make a file to lock");
+        one_of_all.lock().expect("lock");
         let id = std::process::id();
-        let far =
-            Self { namespace: format!("plabraw{id}"), device: format!("pr{id}"), behind: None, _one: one };
+        let far = Self {
+            namespace: format!("plabraw{id}"),
+            device: format!("pr{id}"),
+            behind: None,
+            _one: one,
+            _one_of_all: one_of_all,
+        };
         let (namespace, device) = (&far.namespace, &far.device);
         let peer = format!("{device}p");
         ip(&format!("netns add {namespace}"));

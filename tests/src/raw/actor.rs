@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use plab_tests::{TestNode, binary};
+use crate::{TestNode, binary};
 
 const PROGRAM: &str = include_str!("raw.py");
 
@@ -16,6 +16,7 @@ pub fn equip(node: &TestNode, slice: &str) {
 }
 
 /// `raw.py`, which does what it is told until it is dropped.
+#[derive(Debug)]
 pub struct Actor {
     child: Child,
     input: ChildStdin,
