@@ -110,8 +110,12 @@ impl Reactor {
                 self.hooks.touched(hooks);
             }
             if self.going {
-                let advanced = self.hooks.advance(&self.control);
-                if news || settled.is_some() || advanced {
+                // What has ended is told before anything that follows from it is begun: whoever sees `start` at work may end
+                // this capsule, and the success of `configure` must be known by then.
+                if news {
+                    self.report();
+                }
+                if self.hooks.advance(&self.control) || settled.is_some() {
                     self.report();
                 }
             }

@@ -39,6 +39,12 @@ impl Link {
         message::send(self.socket.as_fd(), message, fds)
     }
 
+    /// A message that has come already, if there is one; never waits.
+    pub fn waiting(&self) -> Option<FromInit> {
+        let received = BUFFER.with_borrow_mut(|buffer| message::receive(self.socket.get_ref(), buffer));
+        received.ok().flatten().map(|(message, _)| message)
+    }
+
     /// The next message; none when the other side is gone. What is no message of the protocol is an error, after
     /// which the link is of no more use.
     ///

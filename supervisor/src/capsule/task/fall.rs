@@ -16,6 +16,8 @@ use crate::capsule::{birth, death, wishes};
 
 /// A capsule-init answers in milliseconds, unless its slice starves it.
 const FIRST_WORD: Duration = Duration::from_secs(1);
+/// More messages than a capsule-init sends before plabd's loop comes round to it.
+const REST: usize = 64;
 
 impl Task {
     /// `stop`, grace, kill; afterwards nothing of the capsule is left.
@@ -33,6 +35,7 @@ impl Task {
             self.tell("thaw-failed", Severity::Warning, error.to_string());
         }
         self.first_word().await;
+        self.hear_rest().await;
         let grace: Duration = self.slice.definition.borrow().control.stop_grace.into();
         let deadline = Instant::now() + grace;
         let present =
@@ -68,6 +71,18 @@ impl Task {
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => return,
                 },
+            }
+        }
+    }
+
+    /// Takes in what the capsule has said before its end, which came first: the success of `configure`, for one.
+    async fn hear_rest(&mut self) {
+        for _ in 0..REST {
+            let Some(link) = self.up.as_ref().and_then(|up| up.link.clone()) else { return };
+            match link.waiting() {
+                Some(FromInit::State(state)) => self.heard(*state).await,
+                Some(_) => {}
+                None => return,
             }
         }
     }
@@ -122,6 +137,7 @@ impl Task {
     }
 
     pub(super) async fn died(&mut self) {
+        self.hear_rest().await;
         let usage = self
             .node
             .machine
