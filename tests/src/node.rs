@@ -59,6 +59,10 @@ pub struct TestNode {
 /// UIDs that one test node hands out.
 const UIDS: u32 = 1500;
 
+/// The first of them all. Those before are left to a node that is installed on the machine, as in the lane `node`,
+/// which gives its slices one after the other from 70000 on while test nodes run beside it.
+const FIRST_UID: u32 = 71_500;
+
 /// Ranges of UIDs there are.
 const SLOTS: u32 = 19;
 
@@ -99,7 +103,7 @@ impl TestNode {
     pub fn start_by(name: &str, node_file: &str, make: impl FnOnce(&Path) -> Command) -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests make capsules: run them as root");
         let (slot, lock) = free_slot();
-        let first_uid = 70_000 + slot * UIDS;
+        let first_uid = FIRST_UID + slot * UIDS;
         // Storage is to be on a disk, as a node's is: /tmp may be memory, which nothing can reclaim.
         let root = Path::new("/var/tmp").join(format!("plab-{name}-{}-{slot}", std::process::id()));
         // Slices must be able to pass: mktemp's 0700 would shut them off from nothing, but tests look inside.
