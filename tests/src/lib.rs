@@ -15,5 +15,5 @@ pub use machine::Machine;
 pub use netns::Netns;
 pub use node::{Output, TestNode, binary};
 pub use pty::Pty;
-pub use slices::Neighbour;
+pub use slices::{COUNTING, Neighbour};
 pub use wait::{eventually, eventually_or, patience, rounds, slowness};

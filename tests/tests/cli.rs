@@ -6,7 +6,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use plab_protocol::control::{NodeStatus, Reply, SliceState};
-use plab_tests::{Output, Pty, TestNode, binary, eventually, eventually_or};
+use plab_tests::{COUNTING, Output, Pty, TestNode, binary, eventually, eventually_or};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -587,7 +587,7 @@ fn apply_rm_restart_and_events_do_what_they_say() {
 fn a_frozen_capsule_stands_still_until_it_is_thawed() {
     let node = TestNode::start("cli-freeze");
     node.define("site_a", "");
-    node.put_hook("site_a", "start", "#!/bin/sh\nwhile :; do echo >> ticks; sleep 0.02; done\n");
+    node.put_hook("site_a", "start", COUNTING);
     node.plab(&["restart", "site_a"]).ok();
     eventually("it counts", || (node.lines("site_a", "ticks") > 3).then_some(()));
     let pid = node.pid("site_a");

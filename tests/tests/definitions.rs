@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use plab_tests::{Neighbour, TestNode, eventually, eventually_or, rounds};
+use plab_tests::{COUNTING, Neighbour, TestNode, eventually, eventually_or, rounds};
 use serde_json::Value;
 
 fn slices(node: &TestNode) -> PathBuf {
@@ -541,7 +541,7 @@ fn slices_whose_names_begin_alike_share_nothing() {
     let named = ["site_sl", "site_sl1", "site_sl10", "site_sl100", "site1", "site10"];
     for name in named {
         node.define(name, "[tasks]\nmax = 40");
-        node.put_hook(name, "start", "#!/bin/sh\nwhile :; do echo >> ticks; sleep 0.05; done\n");
+        node.put_hook(name, "start", COUNTING);
         node.plab(&["restart", name]).ok();
         node.sh(name, &format!("echo {name} > data")).ok();
     }

@@ -128,7 +128,7 @@ fn a_hook_replaced_while_it_runs_changes_with_the_next_run() {
     node.put_hook(
         "site_a",
         "start",
-        "#!/bin/sh\necho first >> runs\nwhile [ ! -e go ]; do sleep 0.05; done\nexit 3\n",
+        "#!/bin/sh\necho first >> runs\nwhile [ ! -e go ]; do sleep 0.2; done\nexit 3\n",
     );
     node.plab(&["restart", "site_a"]).ok();
     node.await_lines("site_a", "runs", 1);
@@ -222,7 +222,7 @@ fn a_start_that_prints_forks_dies_or_ends_late_is_told_as_it_was() {
     let cases = [
         ("site_forks", "setsid sleep 1000 &\nexit 0", "exited 0"),
         ("site_prints", "yes | head -c 100000000; yes | head -c 100000000 >&2; exit 2", "exited 2"),
-        ("site_late", "while [ ! -e go ]; do sleep 0.05; done; exit 3", "exited 3"),
+        ("site_late", "while [ ! -e go ]; do sleep 0.2; done; exit 3", "exited 3"),
         ("site_killsitself", "kill -KILL $$", "killed by signal 9 (SIGKILL)"),
         ("site_crashes", "kill -SEGV $$", "killed by signal 11 (SIGSEGV)"),
         ("site_killsall", "kill -KILL -1; exit 4", "exited 4"),
@@ -380,7 +380,7 @@ fn a_success_of_configure_that_did_not_reach_the_ledger_is_known_to_the_capsule(
 fn a_configure_that_plabds_death_interrupts_is_neither_lost_nor_run_twice() {
     let mut node = TestNode::start("hooks-configure-killed");
     // Still running when the next plabd comes; ended while there was none.
-    let wait = "#!/bin/sh\necho >> configured\nwhile [ ! -e go ]; do sleep 0.02; done\n";
+    let wait = "#!/bin/sh\necho >> configured\nwhile [ ! -e go ]; do sleep 0.2; done\n";
     for slice in ["site_over", "site_between"] {
         node.define(slice, "");
         node.put_hook(slice, "configure", wait);
@@ -452,7 +452,7 @@ fn a_start_that_stays_is_the_service_and_nobody_restarts_it_unasked() {
     node.put_hook(
         "site_a",
         "start",
-        "#!/bin/sh\necho >> started\nwhile [ ! -e go ]; do sleep 0.05; done\nexit 1\n",
+        "#!/bin/sh\necho >> started\nwhile [ ! -e go ]; do sleep 0.2; done\nexit 1\n",
     );
     node.put_hook("site_a", "status", "#!/bin/sh\necho >> asked\n");
     node.plab(&["restart", "site_a"]).ok();

@@ -28,7 +28,7 @@ fn a_memory_hog_is_killed_as_a_whole_and_alone() {
     let neighbour = Neighbour::start(&node, "site_neighbour");
     node.define("site_hog", "[memory]\nmax = \"48M\"");
     // Beside the hog there are processes that do nothing wrong: the capsule goes as a whole.
-    node.put_hook("site_hog", "start", "#!/bin/sh\necho >> started\nsleep 1000 & sleep 1000 & while [ ! -e go ]; do sleep 0.05; done; rm go; exec python3 hog.py\n");
+    node.put_hook("site_hog", "start", "#!/bin/sh\necho >> started\nsleep 1000 & sleep 1000 & while [ ! -e go ]; do sleep 0.2; done; rm go; exec python3 hog.py\n");
     node.put("site_hog", "hog.py", HOG.as_bytes(), 0o644);
     node.plab(&["restart", "site_hog"]).ok();
     node.await_hook("site_hog", "start", "running");

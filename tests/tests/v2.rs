@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use plab_tests::leftovers::processes;
-use plab_tests::{Neighbour, TestNode, eventually, eventually_or};
+use plab_tests::{COUNTING, Neighbour, TestNode, eventually, eventually_or};
 use serde_json::Value;
 
 /// A slice's directory for one controller, found by the kernel's word on its capsule-init.
@@ -227,7 +227,7 @@ fn memory_high_slows_and_does_not_kill_or_is_refused() {
 
 /// A service of two processes, of which one takes memory without end as soon as there is a file `go`.
 const GLUTTON: &str = "#!/bin/sh\nsleep 10000 &\nsleep 10000 &\necho up >> starts\n\
-    while [ ! -e go ]; do sleep 0.1; done\nrm go\nexec tail /dev/zero\n";
+    while [ ! -e go ]; do sleep 0.2; done\nrm go\nexec tail /dev/zero\n";
 
 fn glutton(node: &TestNode, slice: &str) {
     node.define(slice, "[memory]\nmax = \"32M\"\n[tasks]\nmax = 32");
@@ -323,7 +323,7 @@ fn a_fork_bomb_ends_at_its_limit() {
 fn a_frozen_slice_stands_still_also_over_plabds_death() {
     let mut node = TestNode::start("v2-freeze");
     node.define("site_a", "");
-    node.put_hook("site_a", "start", "#!/bin/sh\nwhile :; do echo >> ticks; sleep 0.05; done\n");
+    node.put_hook("site_a", "start", COUNTING);
     node.plab(&["restart", "site_a"]).ok();
     eventually("it counts", || (node.lines("site_a", "ticks") > 2).then_some(()));
     let pid = node.pid("site_a");
@@ -356,11 +356,7 @@ fn a_frozen_slice_stands_still_also_over_plabds_death() {
 fn capsules_outlive_plabd_with_their_limits() {
     let mut node = TestNode::start("v2-adopt");
     node.define("site_a", "[cpu]\nweight = 150\nmax = \"50%\"\n[memory]\nmax = \"64M\"\n[tasks]\nmax = 40");
-    node.put_hook(
-        "site_a",
-        "start",
-        "#!/bin/sh\necho >> starts\nwhile :; do echo >> ticks; sleep 0.05; done\n",
-    );
+    node.put_hook("site_a", "start", &COUNTING.replacen('\n', "\necho >> starts\n", 1));
     node.plab(&["restart", "site_a"]).ok();
     node.await_lines("site_a", "starts", 1);
     let pid = node.pid("site_a");
