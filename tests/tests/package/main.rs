@@ -18,18 +18,32 @@ const SLICES: usize = 100;
 /// The machine's memory in MiB.
 const MEMORY: u32 = 3072;
 
-/// A package of the programs that were built, under a version that ends in this.
-fn package(suffix: &str) -> PathBuf {
+/// What a script of the project's prints: where the package is that it has made.
+fn made_by(script: &str, suffix: &str) -> PathBuf {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let output =
-        Command::new(top.join("scripts/deb")).env("PLAB_DEB_SUFFIX", suffix).output().expect("scripts/deb");
-    assert!(output.status.success(), "{output:?}");
+        Command::new(top.join(script)).env("PLAB_DEB_SUFFIX", suffix).output().expect("it is started");
+    assert!(output.status.success(), "{script}: {output:?}");
     top.join(String::from_utf8_lossy(&output.stdout).trim())
 }
 
-/// An earlier package: the one that was named, such as the previous commit's, or the same programs as before a change.
+/// A package of the programs that were built, under a version that ends in this.
+fn package(suffix: &str) -> PathBuf {
+    made_by("scripts/deb", suffix)
+}
+
+/// An earlier package: the one that was named, or that of the commit before this one. Where there is no such commit, as
+/// in a tree without its history, the same programs under a lower version.
 fn earlier() -> PathBuf {
-    std::env::var_os("PLAB_DEB_BEFORE").map_or_else(|| package("~before"), PathBuf::from)
+    if let Some(named) = std::env::var_os("PLAB_DEB_BEFORE") {
+        return PathBuf::from(named);
+    }
+    let former = Command::new("git").args(["rev-parse", "--quiet", "--verify", "HEAD^"]).output();
+    if former.is_ok_and(|output| output.status.success()) {
+        return made_by("scripts/former-deb", "");
+    }
+    eprintln!("no commit before this one is here: the upgrade is one of the same programs");
+    package("~before")
 }
 
 fn install(machine: &Machine, package: &Path) {
@@ -101,6 +115,7 @@ fn the_life_of_a_node() {
     let machine = Machine::new("package", MEMORY, &[]);
     let clean = traces(&machine);
     let (before, current) = (earlier(), package(""));
+    eprintln!("the upgrade is from {} to {}", before.display(), current.display());
 
     // The image has the current package, and a node file of it, which an earlier plabd may refuse.
     machine.run("dpkg --purge planetlab-node 2>&1");
