@@ -176,11 +176,13 @@ INLINE int may_connect4(struct bpf_sock_addr *ctx, struct node *node, struct cap
 	}
 	if (class_of(ctx->protocol) != CLASS_TCP)
 		return PASS;
-	/* 127.0.0.0/8 and the unspecified address, which means loopback. */
-	if ((address & 0xff) != 127 && address != 0)
+	/* The unspecified address means loopback. */
+	if (!address)
+		address = 0x0100007f;
+	if (!is_here(4, &address))
 		return PASS;
-	tuple.ipv4.daddr = address ? address : 0x0100007f;
-	tuple.ipv4.saddr = 0x0100007f;
+	tuple.ipv4.daddr = address;
+	tuple.ipv4.saddr = address;
 	tuple.ipv4.dport = port;
 	if (!is_the_nodes(ctx, node, &tuple, sizeof(tuple.ipv4), ntohs(port)))
 		return PASS;
@@ -220,17 +222,20 @@ int plab_connect6(struct bpf_sock_addr *ctx)
 	/* A v4 address in v6 clothes: what leaves is v4. */
 	if (address[0] == 0 && address[1] == 0 && address[2] == 0xffff0000)
 		return may_connect4(ctx, node, capsule, address[3]);
+	__builtin_memcpy(key.remote, address, sizeof(address));
 	if (opted_out6(node, address)) {
 		COUNT_REFUSAL(capsule, opt_out);
 		goto refuse;
 	}
 	if (class_of(ctx->protocol) != CLASS_TCP)
 		return PASS;
-	/* ::1, and the unspecified address. */
-	if (address[0] || address[1] || address[2] || (address[3] & 0xfeffffff))
+	/* The unspecified address means ::1. */
+	if (!(address[0] | address[1] | address[2] | address[3]))
+		address[3] = 0x01000000;
+	if (!is_here(6, address))
 		return PASS;
-	tuple.ipv6.daddr[3] = 0x01000000;
-	tuple.ipv6.saddr[3] = 0x01000000;
+	__builtin_memcpy(tuple.ipv6.daddr, address, sizeof(address));
+	__builtin_memcpy(tuple.ipv6.saddr, address, sizeof(address));
 	tuple.ipv6.dport = port;
 	if (!is_the_nodes(ctx, node, &tuple, sizeof(tuple.ipv6), ntohs(port)))
 		return PASS;
@@ -240,7 +245,6 @@ refuse:
 	key.local[1] = ctx->sk->src_ip6[1];
 	key.local[2] = ctx->sk->src_ip6[2];
 	key.local[3] = ctx->sk->src_ip6[3];
-	__builtin_memcpy(key.remote, address, sizeof(address));
 	count_refused_call(ctx, capsule, &key);
 	return REFUSE;
 }

@@ -57,7 +57,7 @@ INLINE int may_deliver(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int 
 }
 
 /*
- * Whether connect(2) to loopback can be refused at once, as one to a service of the node's. Here the kernel does not
+ * Whether connect(2) to this machine can be refused at once, as one to a service of the node's. Here the kernel does not
  * tell whose the listener is; but where it takes no ephemeral ports from, and the port is no slice's, it is no
  * capsule's. Otherwise the packet will be looked at.
  */

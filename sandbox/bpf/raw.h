@@ -47,21 +47,21 @@ INLINE int may_make_raw(struct bpf_sock *ctx, struct capsule *capsule)
 	return (capsule->flags & flag_of(ctx->family == AF_INET6, ctx->protocol)) != 0;
 }
 
-INLINE int is_loopback(const struct flow_key *key, const __u32 *address)
+INLINE int is_loopback(__u8 family, const __u32 *address)
 {
-	if (key->family == 4)
+	if (family == 4)
 		return (address[0] & 0xff) == 127;
 	return !(address[0] | address[1] | address[2]) && address[3] == 0x01000000;
 }
 
 /* Whether packets to the address stay on the machine, by what is known of its addresses. */
-INLINE int is_here(const struct flow_key *key, const __u32 *address)
+INLINE int is_here(__u8 family, const __u32 *address)
 {
 	__u32 clothed[4];
 
-	if (is_loopback(key, address))
+	if (is_loopback(family, address))
 		return 1;
-	clothe(clothed, key->family == 6, address);
+	clothe(clothed, family == 6, address);
 	return map_lookup(&plab2_addresses, clothed) != 0;
 }
 
@@ -93,11 +93,11 @@ INLINE enum raw may_leave_raw(struct __sk_buff *skb, struct capsule *capsule, co
 		return RAW_REFUSED;
 	if (!(capsule->flags & flag_of(key->family == 6, key->protocol)))
 		return RAW_REFUSED;
-	if (!is_here(key, key->local))
+	if (!is_here(key->family, key->local))
 		return RAW_REFUSED;
 	if (skb->ifindex == LOOPBACK)
-		return is_here(key, key->remote) ? RAW : RAW_REFUSED;
-	return is_loopback(key, key->local) || is_here(key, key->remote) ? RAW_REFUSED : RAW;
+		return is_here(key->family, key->remote) ? RAW : RAW_REFUSED;
+	return is_loopback(key->family, key->local) || is_here(key->family, key->remote) ? RAW_REFUSED : RAW;
 }
 
 /*

@@ -6,6 +6,7 @@ mod actor;
 use std::process::Command;
 
 use actor::{Server, equip, inside, outside};
+use plab_tests::raw::FarHost;
 use plab_tests::{TestNode, binary, eventually};
 
 /// The protocols, each with what a definition calls its ports.
@@ -251,6 +252,25 @@ fn the_nodes_services_are_out_of_reach_and_slices_are_not() {
         }
     }
     assert_eq!(inside(&node, "site_a", "connect tcp 127.0.0.1 8759"), "ECONNREFUSED", "nobody listens");
+    node.finish();
+}
+
+#[test]
+fn a_service_on_the_nodes_own_addresses_is_refused_at_once() {
+    let far = FarHost::set_up();
+    let node = TestNode::start("ports-own-address");
+    slice(&node, "site_a", &[]);
+    slice(&node, "site_b", &["tcp/8755"]);
+    for address in far.here() {
+        let services = Server::outside(&format!("tcp {address} 8754 node"));
+        let slices = Server::inside(&node, "site_b", &format!("tcp {address} 8755 b"));
+        let connect = |port: u16| inside(&node, "site_a", &format!("connect tcp {address} {port}"));
+        assert_eq!(outside(&format!("connect tcp {address} 8754")), "ok node", "{address}: the control");
+        assert_eq!(connect(8754), "EPERM", "{address}: a service of the node's");
+        assert_eq!(connect(8755), "ok b", "{address}: another slice's port");
+        assert_eq!(connect(8756), "ECONNREFUSED", "{address}: nobody listens");
+        drop((services, slices));
+    }
     node.finish();
 }
 
