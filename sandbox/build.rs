@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCES: [&str; 10] = [
+const SOURCES: [&str; 11] = [
     "capsule.bpf.c",
     "echo.h",
     "flow.h",
     "held.h",
     "helpers.h",
+    "known.h",
     "local.h",
     "options.h",
     "packet.h",

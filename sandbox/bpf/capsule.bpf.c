@@ -13,6 +13,7 @@
  */
 #include "flow.h"
 #include "helpers.h"
+#include "known.h"
 #include "local.h"
 #include "options.h"
 #include "packet.h"
@@ -151,10 +152,12 @@ int plab_close(struct bpf_sock *ctx)
 /* What was to be sent is the refused packet of a flow. */
 INLINE void count_refused_call(struct bpf_sock_addr *ctx, struct capsule *capsule, struct flow_key *key)
 {
+	__u64 place = 0;
+
 	key->protocol = ctx->protocol == PROTO_MPTCP ? PROTO_TCP : (__u8)ctx->protocol;
 	key->local_port = (__u16)ctx->sk->src_port;
 	key->remote_port = ntohs((__u16)ctx->user_port);
-	count_flow(capsule, key, REFUSED, 1, 0, 0);
+	count_flow(capsule, key, REFUSED, 1, 0, 0, &place);
 }
 
 /*
@@ -274,8 +277,11 @@ int plab_setopt(struct bpf_sockopt *ctx)
 	return PASS;
 }
 
+/* Whether a packet may leave: also others like it, or only this one because who gets it was looked up. */
+enum may { MAY_NOT, MAY, MAY_NOW };
+
 /* What stays on the machine. */
-INLINE int may_stay(struct __sk_buff *skb, struct capsule *capsule, const struct packet *packet, int class,
+INLINE enum may may_stay(struct __sk_buff *skb, struct capsule *capsule, const struct packet *packet, int class,
 		    __u32 source_owner, enum raw raw)
 {
 	const struct flow_key *key = &packet->key;
@@ -284,18 +290,18 @@ INLINE int may_stay(struct __sk_buff *skb, struct capsule *capsule, const struct
 
 	/* The kernel made it for a connection; a raw socket's may be anything. */
 	if (class == CLASS_TCP && raw != RAW && (packet->tcp & (TCP_SYN | TCP_ACK)) != TCP_SYN)
-		return 1;
+		return MAY;
 	owner = owner_of(class, key->remote_port);
 	if (owner == OWNER_NODE_OPEN)
-		return 1;
+		return MAY;
 	/* Its own port: it is the slice's there, too, where sshd listens for it outside (ssh -R). */
 	if (class == CLASS_TCP && owner == capsule->uid)
-		return 1;
+		return MAY;
 	/*
 	 * Only that slice's capsule can have it bound, or whoever the administrator has let listen on a slice's port.
 	 */
 	if (class == CLASS_UDP && owner != OWNER_NOBODY && owner != OWNER_NODE)
-		return 1;
+		return MAY;
 	if (class == CLASS_TCP || class == CLASS_UDP) {
 		if (key->family == 4) {
 			tuple.ipv4.saddr = key->local[0];
@@ -309,26 +315,28 @@ INLINE int may_stay(struct __sk_buff *skb, struct capsule *capsule, const struct
 			tuple.ipv6.dport = htons(key->remote_port);
 		}
 		if (class == CLASS_TCP && raw == RAW)
-			return may_inject(skb, &tuple, key->family == 6, htons(key->local_port));
+			return may_inject(skb, &tuple, key->family == 6, htons(key->local_port)) ? MAY_NOW : MAY_NOT;
 		if (class == CLASS_TCP)
-			return may_open(skb, &tuple, key->family == 6);
-		return may_deliver(skb, &tuple, key->family == 6, htons(key->local_port));
+			return may_open(skb, &tuple, key->family == 6) ? MAY_NOW : MAY_NOT;
+		return may_deliver(skb, &tuple, key->family == 6, htons(key->local_port)) ? MAY_NOW : MAY_NOT;
 	}
 	/* There is no looking up a socket of these: to a slice's port, or an answer from one. */
-	return (owner != OWNER_NOBODY && owner != OWNER_NODE) || source_owner == capsule->uid;
+	return (owner != OWNER_NOBODY && owner != OWNER_NODE) || source_owner == capsule->uid ? MAY : MAY_NOT;
 }
 
 /* Whose port a packet is from, and where it goes. */
-INLINE int may_leave(struct __sk_buff *skb, struct node *node, struct capsule *capsule, const struct packet *packet)
+INLINE enum may may_leave(struct __sk_buff *skb, struct node *node, struct capsule *capsule,
+			 const struct packet *packet)
 {
 	const struct flow_key *key = &packet->key;
 	int class = class_of(key->protocol);
 	enum raw raw = NOT_RAW;
 	__u32 source_owner;
+	enum may may = MAY;
 
 	if (key->family == 4 ? opted_out4(node, key->remote[0]) : opted_out6(node, key->remote)) {
 		COUNT_REFUSAL(capsule, opt_out);
-		return REFUSE;
+		return MAY_NOT;
 	}
 	if ((capsule->flags & CAPSULE_NET_RAW) && (raw = may_leave_raw(skb, capsule, key)) == RAW_REFUSED)
 		goto other;
@@ -340,7 +348,7 @@ INLINE int may_leave(struct __sk_buff *skb, struct node *node, struct capsule *c
 		goto other;
 	if (key->protocol == PROTO_ICMP || key->protocol == PROTO_ICMPV6) {
 		if (may_ping(skb, capsule, key))
-			return PASS;
+			return MAY_NOW;
 		goto other;
 	}
 	if (class < 0)
@@ -350,15 +358,17 @@ INLINE int may_leave(struct __sk_buff *skb, struct node *node, struct capsule *c
 	if ((source_owner != capsule->uid && (source_owner != OWNER_NOBODY || !is_ephemeral(node, key->local_port))) ||
 	    (raw == RAW && has_port_of(skb, capsule, key) == HAS_NOT)) {
 		COUNT_REFUSAL(capsule, port);
-		return REFUSE;
+		return MAY_NOT;
 	}
-	if (skb->ifindex != LOOPBACK || may_stay(skb, capsule, packet, class, source_owner, raw))
-		return PASS;
+	if (skb->ifindex == LOOPBACK)
+		may = may_stay(skb, capsule, packet, class, source_owner, raw);
+	if (may != MAY_NOT)
+		return may;
 	COUNT_REFUSAL(capsule, local);
-	return REFUSE;
+	return MAY_NOT;
 other:
 	COUNT_REFUSAL(capsule, other);
-	return REFUSE;
+	return MAY_NOT;
 }
 
 /* How many packets it is on the wire: what is sent and got may be a train of them. */
@@ -371,25 +381,38 @@ INLINE __u64 packets_of(struct __sk_buff *skb)
 SECTION("cgroup_skb/egress")
 int plab_egress(struct __sk_buff *skb)
 {
-	__u64 cgroup = skb_cgroup_id(skb);
-	struct capsule *capsule = capsule_of(cgroup);
-	struct node *node = this_node();
+	__u64 changes = changes_now(), place = 0, packets = packets_of(skb);
+	struct known *known = known_of(skb);
 	struct packet packet = {};
-	int may;
+	struct capsule *capsule;
+	struct node *node;
+	struct flow *flow;
+	enum may may;
+	int failed = read_packet(skb, &packet, OUT);
 
+	if (known && !failed && as_before(skb, known, &packet, changes, SENT, packets))
+		return PASS;
+	packet.key.cgroup = skb_cgroup_id(skb);
+	capsule = capsule_of(packet.key.cgroup);
+	node = this_node();
 	if (!capsule || !node)
 		return REFUSE;
 	if (capsule->classid)
 		skb->priority = capsule->classid;
-	if (read_packet(skb, &packet, cgroup, OUT)) {
+	if (failed) {
 		COUNT_REFUSAL(capsule, other);
 		return REFUSE;
 	}
 	may = may_leave(skb, node, capsule, &packet);
-	if (may)
-		count_traffic(capsule, SENT, packets_of(skb), skb->len);
-	count_flow(capsule, &packet.key, may ? SENT : REFUSED, packets_of(skb), skb->len, packet.tcp);
-	return may;
+	if (may == MAY_NOT) {
+		count_flow(capsule, &packet.key, REFUSED, packets, skb->len, packet.tcp, &place);
+		return REFUSE;
+	}
+	count_traffic(capsule->index, SENT, packets, skb->len);
+	flow = count_flow(capsule, &packet.key, SENT, packets, skb->len, packet.tcp, &place);
+	if (flow)
+		keep(skb, known, &packet, capsule, changes, flow, place, may == MAY ? skb->ifindex : 0);
+	return PASS;
 }
 
 /*
@@ -399,15 +422,20 @@ int plab_egress(struct __sk_buff *skb)
 SECTION("cgroup_skb/ingress")
 int plab_ingress(struct __sk_buff *skb)
 {
-	__u64 cgroup = skb_cgroup_id(skb);
-	struct capsule *capsule = capsule_of(cgroup);
+	__u64 changes = changes_now(), place = 0, packets = packets_of(skb);
+	struct known *known = known_of(skb);
 	struct packet packet = {};
+	struct capsule *capsule;
 	enum has hears = HAS;
-	int known, icmp;
+	struct flow *flow;
+	int icmp, failed = read_packet(skb, &packet, IN);
 
+	if (known && !failed && as_before(skb, known, &packet, changes, GOT, packets))
+		return PASS;
+	packet.key.cgroup = skb_cgroup_id(skb);
+	capsule = capsule_of(packet.key.cgroup);
 	if (!capsule)
 		return REFUSE;
-	known = !read_packet(skb, &packet, cgroup, IN);
 	/*
 	 * Without CAP_NET_RAW, a packet of another protocol than ICMP, with nothing unusual in it, is for no raw
 	 * socket.
@@ -419,10 +447,13 @@ int plab_ingress(struct __sk_buff *skb)
 		return REFUSE;
 	if (hears == HAS_SOCKET)
 		return PASS;
-	count_traffic(capsule, GOT, packets_of(skb), skb->len);
+	count_traffic(capsule->index, GOT, packets, skb->len);
 	/* What cannot be read has been accepted by the kernel, which knows more. */
-	if (known)
-		count_flow(capsule, &packet.key, GOT, packets_of(skb), skb->len, packet.tcp);
+	if (failed)
+		return PASS;
+	flow = count_flow(capsule, &packet.key, GOT, packets, skb->len, packet.tcp, &place);
+	if (flow)
+		keep(skb, known, &packet, capsule, changes, flow, place, 0);
 	return PASS;
 }
 

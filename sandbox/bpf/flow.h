@@ -61,7 +61,7 @@ struct live {
 	__u64 start;
 	/* When it got its last slot. */
 	__u64 seen;
-	/* `turn << 32 | slot` */
+	/* `turn << 32 | slot`: see turn_of() and slot_of(). */
 	__u64 place;
 	/* CLOSED_* */
 	__u64 closed;
@@ -117,6 +117,17 @@ SECTION("maps") struct bpf_map_def plab2_traffic = {
 
 enum what { SENT, REFUSED, GOT };
 
+INLINE __u32 turn_of(__u64 place)
+{
+	return place >> 32;
+}
+
+/* Within a set. */
+INLINE __u32 slot_of(__u64 place)
+{
+	return (__u32)place & (SLOTS - 1);
+}
+
 /* A slot of this turn for a flow; none if there is none left for the capsule. */
 INLINE struct flow *new_slot(struct capsule *capsule, struct turns *turns, __u32 turn, __u32 *slot)
 {
@@ -158,9 +169,9 @@ INLINE void describe(struct flow *flow, const struct flow_key *key, __u64 start,
 	__builtin_memcpy(flow->remote, key->remote, sizeof(key->remote));
 }
 
-/* The flow's slot of this turn: a new one if it has none. */
+/* A slot of this turn for a flow that has none in it; `place` is where. */
 INLINE struct flow *open_flow(struct capsule *capsule, const struct flow_key *key, struct live *live,
-			      struct turns *turns, __u32 turn, int opens)
+			      struct turns *turns, __u32 turn, int opens, __u64 *place)
 {
 	__u64 now = boot_ns();
 	struct live begun = { .start = now, .seen = now };
@@ -169,7 +180,7 @@ INLINE struct flow *open_flow(struct capsule *capsule, const struct flow_key *ke
 
 	if (!flow)
 		return 0;
-	begun.place = (__u64)turn << 32 | slot;
+	begun.place = *place = (__u64)turn << 32 | slot;
 	/* Ports are used again: by another connection, or after a long silence. */
 	if (live && !(opens && live->closed) && now - live->seen < IDLE) {
 		live->seen = now;
@@ -194,59 +205,72 @@ INLINE void note_end(struct flow *flow, struct live *live, enum what what, __u8 
 		flow->flags |= RECORD_LAST;
 }
 
-/* Counts packets of a flow. `tcp` are TCP's flags. */
-INLINE void count_flow(struct capsule *capsule, const struct flow_key *key, enum what what, __u64 packets,
-		       __u64 bytes, __u8 tcp)
+INLINE struct turns *all_turns(void)
 {
 	__u32 zero = 0;
-	struct turns *turns = map_lookup(&plab2_turns, &zero);
+
+	return map_lookup(&plab2_turns, &zero);
+}
+
+/* Adds packets to a slot. */
+INLINE void add_to_flow(struct flow *flow, const struct turns *turns, enum what what, __u64 packets, __u64 bytes)
+{
+	/* As fine as the kernel's tick, and nearly for nothing; plabd's store has milliseconds. */
+	__u64 now = coarse_ns() + turns->suspended;
+
+	if (now > flow->last)
+		flow->last = now;
+	switch (what) {
+	case REFUSED:
+		__sync_fetch_and_add(&flow->refused, 1);
+		break;
+	case SENT:
+		__sync_fetch_and_add(&flow->packets_out, packets);
+		__sync_fetch_and_add(&flow->bytes_out, bytes);
+		break;
+	case GOT:
+		__sync_fetch_and_add(&flow->packets_in, packets);
+		__sync_fetch_and_add(&flow->bytes_in, bytes);
+	}
+}
+
+/* Counts packets of a flow. `tcp` are TCP's flags. Where it counted them, and `place`; nothing if there is no slot left. */
+INLINE struct flow *count_flow(struct capsule *capsule, const struct flow_key *key, enum what what, __u64 packets,
+			       __u64 bytes, __u8 tcp, __u64 *place)
+{
+	struct turns *turns = all_turns();
 	struct live *live = map_lookup(&plab2_live, key);
 	int opens = (tcp & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	struct flow *flow = 0;
-	__u64 place, now;
-	__u32 turn, index;
+	__u32 turn, index, zero = 0;
 
 	if (!turns)
-		return;
+		return 0;
 	turn = *(volatile __u32 *)&turns->turn;
 	if (live && !(opens && live->closed)) {
-		place = *(volatile __u64 *)&live->place;
-		index = (turn & 1) * SLOTS + ((__u32)place & (SLOTS - 1));
-		if (place >> 32 == turn)
+		*place = *(volatile __u64 *)&live->place;
+		index = (turn & 1) * SLOTS + slot_of(*place);
+		if (turn_of(*place) == turn)
 			flow = map_lookup(&plab2_flows, &index);
 	}
 	if (!flow)
-		flow = open_flow(capsule, key, live, turns, turn, opens);
+		flow = open_flow(capsule, key, live, turns, turn, opens, place);
 	if (!flow) {
 		__u64 *lost = map_lookup(&plab2_lost, &zero);
 
 		if (lost)
 			__sync_fetch_and_add(lost, 1);
-		return;
+		return 0;
 	}
-	/* As fine as the kernel's tick, and nearly for nothing; plabd's store has milliseconds. */
-	now = coarse_ns() + turns->suspended;
-	if (now > flow->last)
-		flow->last = now;
-	if (what == REFUSED) {
-		__sync_fetch_and_add(&flow->refused, 1);
-		return;
-	}
-	if (what == SENT) {
-		__sync_fetch_and_add(&flow->packets_out, packets);
-		__sync_fetch_and_add(&flow->bytes_out, bytes);
-	} else {
-		__sync_fetch_and_add(&flow->packets_in, packets);
-		__sync_fetch_and_add(&flow->bytes_in, bytes);
-	}
-	if (tcp & (TCP_FIN | TCP_RST))
+	add_to_flow(flow, turns, what, packets, bytes);
+	if (what != REFUSED && (tcp & (TCP_FIN | TCP_RST)))
 		note_end(flow, live, what, tcp);
+	return flow;
 }
 
 /* Counts what a capsule has sent or got. Each processor has a copy; a program may be interrupted by another, though. */
-INLINE void count_traffic(const struct capsule *capsule, enum what what, __u64 packets, __u64 bytes)
+INLINE void count_traffic(__u32 index, enum what what, __u64 packets, __u64 bytes)
 {
-	__u32 index = capsule->index;
 	struct traffic *traffic = map_lookup(&plab2_traffic, &index);
 
 	if (!traffic)

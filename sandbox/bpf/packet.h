@@ -151,12 +151,11 @@ INLINE void read_transport(struct __sk_buff *skb, struct packet *packet, const s
 	}
 }
 
-/* Reads a packet that the capsule with this cgroup sends or gets; 0 if at least its addresses are there. */
-INLINE int read_packet(struct __sk_buff *skb, struct packet *packet, __u64 cgroup, enum way way)
+/* Reads a packet that a capsule sends or gets, but for whose it is; 0 if at least its addresses are there. */
+INLINE int read_packet(struct __sk_buff *skb, struct packet *packet, enum way way)
 {
 	struct flow_key *key = &packet->key;
 
-	key->cgroup = cgroup;
 	if (skb->protocol == htons(ETHERTYPE_IP)) {
 		struct head4 head;
 

@@ -71,6 +71,34 @@ fn a_tcp_connection_has_its_bytes_and_its_end_on_record() {
 }
 
 #[test]
+fn of_what_two_processes_send_from_one_socket_to_two_ports_nothing_is_missing() {
+    const EACH: u64 = 20_000;
+    let node = TestNode::start("traffic-shared-socket");
+    node.define("site_a", "");
+    // Mostly the same flow again, now and then the other.
+    python(
+        &node,
+        "site_a",
+        &format!(
+            "import os, socket\n\
+             s = socket.socket(2, 2); s.bind(('127.0.0.1', 0))\n\
+             child = os.fork()\n\
+             for n in range({EACH}):\n\
+             \x20s.sendto(b'four', ('127.202.0.7', 9 + (n % 50 == 0)))\n\
+             if child: assert os.waitpid(child, 0)[1] == 0\n\
+             else: os._exit(0)"
+        ),
+    );
+    let found = flows(&node, "site_a", "127.202.0.7", |flows| sum(flows, "packets_out") >= 2 * EACH);
+    assert_eq!(sum(&found, "packets_out"), 2 * EACH, "{found:?}");
+    assert_eq!(sum(&found, "bytes_out"), 2 * EACH * (20 + 8 + 4), "{found:?}");
+    let other = found.iter().filter(|flow| flow["remote_port"] == 10).map(|flow| count(&flow["packets_out"]));
+    assert_eq!(other.sum::<u64>(), 2 * EACH / 50, "{found:?}");
+    assert_eq!(node.status("site_a")["traffic"]["packets_out"], 2 * EACH);
+    node.finish();
+}
+
+#[test]
 fn an_echo_of_icmp_is_on_record_with_its_identifier() {
     let node = TestNode::start("traffic-icmp");
     node.define("site_a", "[network]\nraw = [\"icmp\"]\n");

@@ -7,10 +7,12 @@
 use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use aya_obj::generated::{bpf_cmd, bpf_insn, bpf_map_info, bpf_prog_info};
+use aya_obj::generated::{bpf_cmd, bpf_insn, bpf_map_info, bpf_map_type, bpf_prog_info};
 use rustix::io::Errno;
+
+use super::btf;
 
 use crate::error::{KernelError, Tried};
 
@@ -59,7 +61,11 @@ pub(super) struct MapShape {
 }
 
 pub(super) fn map_create(map_name: &str, shape: MapShape) -> Result<OwnedFd, Errno> {
-    create(map_name, shape, 0)
+    if shape.kind == bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as u32 {
+        let types = btf_load(&btf::of_storage(shape.value))?;
+        return create(map_name, shape, 0, Some(types.as_fd()));
+    }
+    create(map_name, shape, 0, None)
 }
 
 /// A map whose values are maps that are made as `inner` is.
@@ -68,16 +74,25 @@ pub(super) fn map_of_maps_create(
     shape: MapShape,
     inner: BorrowedFd<'_>,
 ) -> Result<OwnedFd, Errno> {
-    create(map_name, shape, fd(inner))
+    create(map_name, shape, fd(inner), None)
 }
 
-fn create(map_name: &str, shape: MapShape, inner_map_fd: u32) -> Result<OwnedFd, Errno> {
+fn create(
+    map_name: &str,
+    shape: MapShape,
+    inner_map_fd: u32,
+    types: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, Errno> {
     #[repr(C)]
     struct Attribute {
         shape: [u32; 5],
         inner_map_fd: u32,
         numa_node: u32,
         name: Name,
+        interface: u32,
+        types: u32,
+        key_type: u32,
+        value_type: u32,
     }
     let MapShape { kind, key, value, entries, flags } = shape;
     let mut attribute = Attribute {
@@ -85,8 +100,28 @@ fn create(map_name: &str, shape: MapShape, inner_map_fd: u32) -> Result<OwnedFd,
         inner_map_fd,
         numa_node: 0,
         name: name(map_name),
+        interface: 0,
+        types: types.map_or(0, fd),
+        key_type: types.map_or(0, |_| btf::KEY),
+        value_type: types.map_or(0, |_| btf::VALUE),
     };
     call_for_fd(bpf_cmd::BPF_MAP_CREATE, &mut attribute)
+}
+
+fn btf_load(types: &[u8]) -> Result<OwnedFd, Errno> {
+    #[repr(C)]
+    struct Attribute {
+        types: u64,
+        log: u64,
+        size: u32,
+        log_size: u32,
+        log_level: u32,
+        unused: u32,
+    }
+    let size = u32::try_from(types.len()).unwrap_or(u32::MAX);
+    let mut attribute =
+        Attribute { types: types.as_ptr() as u64, log: 0, size, log_size: 0, log_level: 0, unused: 0 };
+    call_for_fd(bpf_cmd::BPF_BTF_LOAD, &mut attribute)
 }
 
 #[repr(C)]

@@ -4,15 +4,14 @@
 //! between has emptied nothing: the next one reads the set again, so a record may be told twice and none is lost.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use aya_obj::generated::bpf_map_type;
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::call::{self, MapShape, possible_cpus};
 use super::layout::{SLOT_SIZE, SLOTS, numbers};
+use super::words::Words;
 use crate::error::{KernelError, Tried};
 
 /// Bytes of a record: what a slot begins with. `plab_flows::record` has its layout.
@@ -20,9 +19,6 @@ pub const RECORD_SIZE: usize = 120;
 
 /// Bytes of `struct turns`.
 pub(super) const TURNS_SIZE: usize = 192;
-
-/// The kernel rounds a map's memory up to pages.
-const PAGE: usize = 4096;
 
 /// `struct turns` in 64-bit words: the turn (its lower half), the time slept, what was told, and a cursor for each set.
 const TURN: usize = 0;
@@ -35,42 +31,6 @@ const SLOT_WORDS: usize = SLOT_SIZE / 8;
 const RECORD_WORDS: usize = RECORD_SIZE / 8;
 const _: () = assert!(RECORD_SIZE == RECORD_WORDS * 8 && RECORD_SIZE < SLOT_SIZE);
 const COUNTS: std::ops::Range<usize> = 6..11;
-
-/// An array of the kernel's, mapped.
-#[derive(Debug)]
-struct Words {
-    address: NonNull<AtomicU64>,
-    count: usize,
-}
-
-// SAFETY: the memory is the kernel's array, mapped for as long as this lives; it is only read and written atomically.
-unsafe impl Send for Words {}
-
-impl Words {
-    fn of(map: BorrowedFd<'_>, bytes: usize, what: &str) -> Result<Self, KernelError> {
-        let bytes = bytes.next_multiple_of(PAGE);
-        // SAFETY: a new mapping at a place of the kernel's choice disturbs no other memory.
-        let address = unsafe {
-            mmap(std::ptr::null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, map, 0)
-        }
-        .tried("map", what)?;
-        let address = NonNull::new(address.cast())
-            .ok_or_else(|| KernelError::new("map", what, rustix::io::Errno::FAULT))?;
-        Ok(Self { address, count: bytes / size_of::<u64>() })
-    }
-
-    fn all(&self) -> &[AtomicU64] {
-        // SAFETY: the mapping has this many of them, aligned to a page, for as long as `self` lives.
-        unsafe { std::slice::from_raw_parts(self.address.as_ptr(), self.count) }
-    }
-}
-
-impl Drop for Words {
-    fn drop(&mut self) {
-        // SAFETY: nobody has a reference into the mapping: they borrow `self`.
-        unsafe { munmap(self.address.as_ptr().cast(), self.count * size_of::<u64>()) }.ok();
-    }
-}
 
 /// Reads flow records. There is to be one a node; who else looks at the machine leaves them alone.
 #[derive(Debug)]

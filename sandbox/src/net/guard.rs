@@ -5,6 +5,7 @@ mod readback;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use plab_config::{IpPrefix, PortRange};
@@ -19,6 +20,7 @@ use super::layout::{
 };
 use super::object::{self, Maps, PROGRAMS, Program};
 use super::owners::Owners;
+use super::words::Words;
 use crate::cgroup::CgroupTree;
 use crate::error::{KernelError, Tried};
 
@@ -32,6 +34,8 @@ const ONLY_NEW: u64 = 1;
 pub struct NetworkGuard {
     maps: Maps,
     owners: Owners,
+    /// How often something was changed that the programs look at: what they have kept from before is over.
+    changes: Words,
     programs: Vec<Program>,
     parent: OwnedFd,
     path: String,
@@ -52,6 +56,7 @@ impl NetworkGuard {
         let former = former_maps(parent.as_fd()).tried("look for former BPF maps", &path)?;
         let (maps, programs) = object::load(former)?;
         let owners = Owners::of(maps.get("owners")?)?;
+        let changes = Words::of(maps.get("changes")?, size_of::<u64>(), "the count of changes")?;
         // Nothing is written: `plab check` does this as well, beside a plabd whose maps these are.
         let mut bytes = [0; NodeState::SIZE];
         call::lookup(maps.get("node")?, &0_u32.to_ne_bytes(), &mut bytes)
@@ -60,6 +65,7 @@ impl NetworkGuard {
         let guard = Self {
             maps,
             owners,
+            changes,
             programs,
             parent,
             path,
@@ -73,6 +79,11 @@ impl NetworkGuard {
             }
         }
         Ok(guard)
+    }
+
+    /// Ends what the programs have kept. After a change; whoever makes several may call it after the last.
+    fn changed(&self) {
+        self.changes.all()[0].fetch_add(1, Ordering::AcqRel);
     }
 
     fn indices(&self) -> MutexGuard<'_, BTreeMap<u64, u32>> {
@@ -116,6 +127,8 @@ impl NetworkGuard {
                 call::detach(self.parent.as_fd(), extra.as_fd(), program.attach).map_err(failed)?;
             }
         }
+        // A former plabd may have ended between a change and its count.
+        self.changed();
         match self.programs_on(self.parent.as_fd())?.into_iter().find(|row| !row.ok) {
             None => Ok(()),
             Some(row) => Err(KernelError::new(
@@ -148,6 +161,7 @@ impl NetworkGuard {
             return Ok(());
         }
         let admitted = call::update(self.maps.get("capsules")?, &cgroup.to_ne_bytes(), &entry.bytes(), 0);
+        self.changed();
         if admitted.is_err() && before.is_none() {
             self.indices().remove(&cgroup);
         }
@@ -191,6 +205,7 @@ impl NetworkGuard {
     fn forget(&self, cgroup: u64) -> Result<(), KernelError> {
         call::delete(self.maps.get("capsules")?, &cgroup.to_ne_bytes())
             .tried("forget", format!("the capsule of cgroup {cgroup} on the network"))?;
+        self.changed();
         self.indices().remove(&cgroup);
         Ok(())
     }
@@ -249,23 +264,27 @@ impl NetworkGuard {
     /// Makes ports the property of the slice with this UID.
     pub fn give(&self, ports: &[PortRange], uid: u32) {
         self.owners.set(ports, uid);
+        self.changed();
     }
 
     /// Makes ports nobody's.
     pub fn withdraw(&self, ports: &[PortRange]) {
         self.owners.set(ports, OWNER_NOBODY);
+        self.changed();
     }
 
     /// Makes ports the node's; those that are `open`, too, can be reached by capsules.
     pub fn keep(&self, own: &[PortRange], open: &[PortRange]) {
         self.owners.set(own, OWNER_NODE);
         self.owners.set(open, OWNER_NODE_OPEN);
+        self.changed();
     }
 
     /// Makes every port but those nobody's: of slices and of a node file that are gone. What belongs to one of the UIDs
     /// stays.
     pub fn keep_only_ports(&self, ports: &[PortRange], uids: &BTreeSet<u32>) {
         self.owners.keep_only(ports, uids);
+        self.changed();
     }
 
     /// Where no capsule may send anything from now on.
@@ -277,7 +296,9 @@ impl NetworkGuard {
             prefixes.iter().partition(|prefix| prefix.address().is_ipv4());
         for (name, size, wanted) in [("opt_out4", 8, &v4), ("opt_out6", 20, &v6)] {
             let keys = wanted.iter().map(|prefix| prefix_key(*prefix)).collect();
-            call::keep_keys(self.maps.get(name)?, size, &keys).tried("opt out", "prefixes")?;
+            let kept = call::keep_keys(self.maps.get(name)?, size, &keys).tried("opt out", "prefixes");
+            self.changed();
+            kept?;
         }
         let count = |list: &[IpPrefix]| u32::try_from(list.len()).unwrap_or(u32::MAX);
         self.change_node(|node| node.opt_outs = (count(&v4), count(&v6)))
@@ -320,8 +341,9 @@ impl NetworkGuard {
     fn change_node(&self, change: impl FnOnce(&mut NodeState)) -> Result<(), KernelError> {
         let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut node);
-        call::update(self.maps.get("node")?, &0_u32.to_ne_bytes(), &node.bytes(), 0)
-            .tried("set", "the node's part of the network's state")
+        let written = call::update(self.maps.get("node")?, &0_u32.to_ne_bytes(), &node.bytes(), 0);
+        self.changed();
+        written.tried("set", "the node's part of the network's state")
     }
 }
 

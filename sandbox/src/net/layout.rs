@@ -223,13 +223,14 @@ mod tests {
             ("traffic", 4, Traffic::SIZE, CAPSULES as usize),
             ("addresses", 16, 4, 16_384),
             ("echo_take", 4, 8, 32_768),
+            ("changes", 4, 8, 1),
         ] {
             assert_eq!(shape(name), Some((key, value, entries)), "{name}");
         }
         // Nobody but the programs reads these.
-        let theirs = ["live", "echo_ids", "echo_sent", "held", "holds"];
+        let theirs = ["live", "known", "echo_ids", "echo_sent", "held", "holds"];
         assert!(theirs.into_iter().all(|name| shape(name).is_some()), "{shapes:?}");
-        assert_eq!(shapes.len(), 12 + theirs.len(), "{shapes:?}");
+        assert_eq!(shapes.len(), 13 + theirs.len(), "{shapes:?}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! programs hold; the next plabd finds them through the programs.
 
 mod addresses;
+mod btf;
 mod call;
 mod flows;
 mod guard;
@@ -18,6 +19,7 @@ mod rtnetlink;
 mod shaping;
 mod sockets;
 mod tc;
+mod words;
 
 pub use flows::{FlowTap, RECORD_SIZE};
 pub use guard::{Closed, NetworkGuard};

@@ -54,12 +54,26 @@ impl Server {
         Self::of(&mut python(&format!("serve {words}")))
     }
 
+    /// The same, unless it cannot have the port.
+    pub fn try_outside(words: &str) -> Option<Self> {
+        Self::try_of(&mut python(&format!("serve {words}"))).ok()
+    }
+
     fn of(command: &mut Command) -> Self {
+        Self::try_of(command).unwrap_or_else(|said| panic!("the server said {said:?}"))
+    }
+
+    fn try_of(command: &mut Command) -> Result<Self, String> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("start a server");
         let mut output = BufReader::new(child.stdout.take().expect("piped"));
         let line = line(&mut output);
-        let port = line.strip_prefix("ready ").and_then(|port| port.parse().ok());
-        Self { child, output, port: port.unwrap_or_else(|| panic!("the server said {line:?}")) }
+        match line.strip_prefix("ready ").and_then(|port| port.parse().ok()) {
+            Some(port) => Ok(Self { child, output, port }),
+            None => {
+                child.wait().expect("wait for what said so");
+                Err(line)
+            }
+        }
     }
 
     /// Waits for its end, and tells its last word.

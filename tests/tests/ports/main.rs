@@ -2,6 +2,7 @@
 //! hands. Every refusal has something beside it that is not refused.
 
 mod actor;
+mod streams;
 
 use std::process::Command;
 
