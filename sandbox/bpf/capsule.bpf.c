@@ -55,7 +55,7 @@ int plab_sock(struct bpf_sock *ctx)
 	if (!capsule)
 		return REFUSE;
 	if (ctx->type == SOCK_RAW) {
-		if (may_make_raw(ctx, capsule))
+		if (may_make_raw(ctx, capsule) && count_raw(ctx, current_cgroup_id()))
 			return PASS;
 		goto refuse;
 	}
@@ -141,11 +141,12 @@ int plab_bound6(struct bpf_sock *ctx)
 	return may_keep(ctx);
 }
 
-/* A socket that is closed holds no port. */
+/* A socket that is closed holds no port, and is no raw socket more. */
 SECTION("cgroup/sock_release")
 int plab_close(struct bpf_sock *ctx)
 {
 	let_go(sock_cookie(ctx));
+	uncount_raw(ctx);
 	return PASS;
 }
 
@@ -187,7 +188,7 @@ INLINE int may_connect4(struct bpf_sock_addr *ctx, struct node *node, struct cap
 	tuple.ipv4.daddr = address;
 	tuple.ipv4.saddr = address;
 	tuple.ipv4.dport = port;
-	if (!is_the_nodes(ctx, node, &tuple, sizeof(tuple.ipv4), ntohs(port)))
+	if (!is_the_nodes(ctx, node, &tuple, sizeof(tuple.ipv4), ntohs(port), unfound_at(4, &address)))
 		return PASS;
 	COUNT_REFUSAL(capsule, local);
 refuse:
@@ -240,7 +241,7 @@ int plab_connect6(struct bpf_sock_addr *ctx)
 	__builtin_memcpy(tuple.ipv6.daddr, address, sizeof(address));
 	__builtin_memcpy(tuple.ipv6.saddr, address, sizeof(address));
 	tuple.ipv6.dport = port;
-	if (!is_the_nodes(ctx, node, &tuple, sizeof(tuple.ipv6), ntohs(port)))
+	if (!is_the_nodes(ctx, node, &tuple, sizeof(tuple.ipv6), ntohs(port), unfound_at(6, address)))
 		return PASS;
 	COUNT_REFUSAL(capsule, local);
 refuse:
@@ -286,6 +287,7 @@ INLINE enum may may_stay(struct __sk_buff *skb, struct capsule *capsule, const s
 {
 	const struct flow_key *key = &packet->key;
 	struct bpf_sock_tuple tuple;
+	enum unfound unfound;
 	__u32 owner;
 
 	/* The kernel made it for a connection; a raw socket's may be anything. */
@@ -302,6 +304,8 @@ INLINE enum may may_stay(struct __sk_buff *skb, struct capsule *capsule, const s
 	 */
 	if (class == CLASS_UDP && owner != OWNER_NOBODY && owner != OWNER_NODE)
 		return MAY;
+	/* What binds a slice's port is the slice's. */
+	unfound = owner != OWNER_NOBODY && owner != OWNER_NODE ? UNFOUND_MAY : unfound_at(key->family, key->remote);
 	if (class == CLASS_TCP || class == CLASS_UDP) {
 		if (key->family == 4) {
 			tuple.ipv4.saddr = key->local[0];
@@ -315,10 +319,10 @@ INLINE enum may may_stay(struct __sk_buff *skb, struct capsule *capsule, const s
 			tuple.ipv6.dport = htons(key->remote_port);
 		}
 		if (class == CLASS_TCP && raw == RAW)
-			return may_inject(skb, &tuple, key->family == 6, htons(key->local_port)) ? MAY_NOW : MAY_NOT;
+			return may_inject(skb, &tuple, key->family == 6, htons(key->local_port), unfound) ? MAY_NOW : MAY_NOT;
 		if (class == CLASS_TCP)
-			return may_open(skb, &tuple, key->family == 6) ? MAY_NOW : MAY_NOT;
-		return may_deliver(skb, &tuple, key->family == 6, htons(key->local_port)) ? MAY_NOW : MAY_NOT;
+			return may_open(skb, &tuple, key->family == 6, unfound) ? MAY_NOW : MAY_NOT;
+		return may_deliver(skb, &tuple, key->family == 6, htons(key->local_port), unfound) ? MAY_NOW : MAY_NOT;
 	}
 	/* There is no looking up a socket of these: to a slice's port, or an answer from one. */
 	return (owner != OWNER_NOBODY && owner != OWNER_NODE) || source_owner == capsule->uid ? MAY : MAY_NOT;
@@ -330,7 +334,7 @@ INLINE enum may may_leave(struct __sk_buff *skb, struct node *node, struct capsu
 {
 	const struct flow_key *key = &packet->key;
 	int class = class_of(key->protocol);
-	enum raw raw = NOT_RAW;
+	enum raw raw;
 	__u32 source_owner;
 	enum may may = MAY;
 
@@ -338,7 +342,7 @@ INLINE enum may may_leave(struct __sk_buff *skb, struct node *node, struct capsu
 		COUNT_REFUSAL(capsule, opt_out);
 		return MAY_NOT;
 	}
-	if ((capsule->flags & CAPSULE_NET_RAW) && (raw = may_leave_raw(skb, capsule, key)) == RAW_REFUSED)
+	if ((raw = may_leave_raw(skb, capsule, key)) == RAW_REFUSED)
 		goto other;
 	/*
 	 * With options; neither does an extension header pass: the kernel lets none but a routing header be sent
@@ -360,7 +364,8 @@ INLINE enum may may_leave(struct __sk_buff *skb, struct node *node, struct capsu
 		COUNT_REFUSAL(capsule, port);
 		return MAY_NOT;
 	}
-	if (skb->ifindex == LOOPBACK)
+	/* What stays goes through loopback, or through the device of its VRF. */
+	if (skb->ifindex == LOOPBACK || is_here(key->family, key->remote))
 		may = may_stay(skb, capsule, packet, class, source_owner, raw);
 	if (may != MAY_NOT)
 		return may;
@@ -426,9 +431,9 @@ int plab_ingress(struct __sk_buff *skb)
 	struct known *known = known_of(skb);
 	struct packet packet = {};
 	struct capsule *capsule;
-	enum has hears = HAS;
+	enum has hears;
 	struct flow *flow;
-	int icmp, failed = read_packet(skb, &packet, IN);
+	int failed = read_packet(skb, &packet, IN);
 
 	if (known && !failed && as_before(skb, known, &packet, changes, GOT, packets))
 		return PASS;
@@ -436,13 +441,7 @@ int plab_ingress(struct __sk_buff *skb)
 	capsule = capsule_of(packet.key.cgroup);
 	if (!capsule)
 		return REFUSE;
-	/*
-	 * Without CAP_NET_RAW, a packet of another protocol than ICMP, with nothing unusual in it, is for no raw
-	 * socket.
-	 */
-	icmp = packet.key.protocol == PROTO_ICMP || packet.key.protocol == PROTO_ICMPV6;
-	if (icmp || !packet.plain || (capsule->flags & CAPSULE_NET_RAW))
-		hears = may_hear(skb, capsule, &packet);
+	hears = may_hear(skb, capsule, &packet);
 	if (hears == HAS_NOT)
 		return REFUSE;
 	if (hears == HAS_SOCKET)

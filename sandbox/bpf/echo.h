@@ -83,6 +83,12 @@ INLINE __u64 *echo_id(int v6, __be16 id)
 	return map_lookup(&plab2_echo_ids, &index);
 }
 
+/* Whether a time is within the last minute. Another CPU may have noted one that is later than `now`. */
+INLINE int is_recent(__u32 then, __u32 now)
+{
+	return (__s32)(now - then) < ECHO_SECONDS;
+}
+
 /* Makes the ID the slice's, unless it is another's. */
 INLINE int take_id(int v6, __be16 id, __u32 uid, __u32 now)
 {
@@ -95,7 +101,7 @@ INLINE int take_id(int v6, __be16 id, __u32 uid, __u32 now)
 	old = *(volatile __u64 *)owner;
 	if (old == mine)
 		return 1;
-	if (old >> 32 != uid && old && now - (__u32)old < ECHO_SECONDS)
+	if (old >> 32 != uid && old && is_recent((__u32)old, now))
 		return 0;
 	/* Keeping one over a minute counts as taking it, or a slice would gather all of them. */
 	if ((old >> 32 != uid || (__u32)old / 60 != now / 60) && !may_take(uid, now))
@@ -148,7 +154,7 @@ INLINE int has_sent(const struct echo *echo, int v6)
 	if (!owner || *owner >> 32 != echo->uid)
 		return 0;
 	sent = map_lookup(&plab2_echo_sent, echo);
-	return sent && seconds_since_boot() - *sent <= ECHO_SECONDS;
+	return sent && is_recent(*sent, seconds_since_boot());
 }
 
 #endif

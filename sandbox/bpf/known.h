@@ -131,7 +131,11 @@ INLINE void keep(struct __sk_buff *skb, struct known *known, const struct packet
 	struct bpf_sock *sk = skb->sk;
 	__u32 version;
 
-	if (!is_ordinary(packet) || (capsule->flags & CAPSULE_NET_RAW) || flow->packets_out + flow->packets_in < WORTH || !sk)
+	if (!is_ordinary(packet) || (capsule->flags & CAPSULE_NET_RAW) || flow->packets_out + flow->packets_in < WORTH)
+		return;
+	if (sk)
+		sk = sk_fullsock(sk);
+	if (!sk || sk->type == SOCK_RAW)
 		return;
 	if (!known)
 		known = sk_storage_get(&plab2_known, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);

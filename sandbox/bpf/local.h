@@ -15,10 +15,17 @@
 #define LOOPBACK 1
 
 /*
+ * What becomes of a packet for which no socket was found. A socket that is bound to a device is not found: the kernel
+ * looks for it by the device that has the address, and a program by loopback. So where it could be the node's, as on its
+ * own addresses and a port that is nobody's, it is taken for one; at 127.0.0.0/8 and ::1 there is none.
+ */
+enum unfound { UNFOUND_MAY_NOT, UNFOUND_MAY };
+
+/*
  * Whether a connection may be opened to who listens there. Only listeners are looked for, as from a source port of 0:
  * an old connection of somebody else's with the same four numbers, in TIME_WAIT, would hide the listener otherwise.
  */
-INLINE int may_open(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v6)
+INLINE int may_open(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v6, enum unfound unfound)
 {
 	struct bpf_sock *sk;
 	int may;
@@ -28,9 +35,9 @@ INLINE int may_open(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v6)
 		sk = sk_lookup_tcp(skb, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0);
 	else
 		sk = sk_lookup_tcp(skb, tuple, sizeof(tuple->ipv4), BPF_F_CURRENT_NETNS, 0);
-	/* Nobody listens: the kernel says so to the capsule. */
+	/* If nobody listens the kernel says so to the capsule. */
 	if (!sk)
-		return 1;
+		return unfound == UNFOUND_MAY;
 	may = capsule_of(sk_cgroup_id(sk)) != 0;
 	sk_release(sk);
 	return may;
@@ -40,7 +47,7 @@ INLINE int may_open(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v6)
  * Whether a datagram may be delivered. A socket of the node's that was connected to this very capsule's port has asked
  * for it: that is an answer.
  */
-INLINE int may_deliver(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v6, __be16 from)
+INLINE int may_deliver(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v6, __be16 from, enum unfound unfound)
 {
 	struct bpf_sock *sk;
 	int may;
@@ -50,7 +57,7 @@ INLINE int may_deliver(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int 
 	else
 		sk = sk_lookup_udp(skb, tuple, sizeof(tuple->ipv4), BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
-		return 1;
+		return unfound == UNFOUND_MAY;
 	may = sk->dst_port == from || capsule_of(sk_cgroup_id(sk)) != 0;
 	sk_release(sk);
 	return may;
@@ -61,20 +68,19 @@ INLINE int may_deliver(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int 
  * tell whose the listener is; but where it takes no ephemeral ports from, and the port is no slice's, it is no
  * capsule's. Otherwise the packet will be looked at.
  */
-INLINE int is_the_nodes(struct bpf_sock_addr *ctx, struct node *node, struct bpf_sock_tuple *tuple, __u32 size, __u16 port)
+INLINE int is_the_nodes(struct bpf_sock_addr *ctx, struct node *node, struct bpf_sock_tuple *tuple, __u32 size, __u16 port,
+			enum unfound unfound)
 {
 	__u32 owner = owner_of(CLASS_TCP, port);
 	struct bpf_sock *sk;
 
 	if (owner != OWNER_NOBODY && owner != OWNER_NODE)
 		return 0;
-	if (is_ephemeral(node, port))
-		return 0;
 	sk = sk_lookup_tcp(ctx, tuple, size, BPF_F_CURRENT_NETNS, 0);
 	if (!sk)
-		return 0;
+		return unfound == UNFOUND_MAY_NOT;
 	sk_release(sk);
-	return 1;
+	return !is_ephemeral(node, port);
 }
 
 #endif

@@ -47,11 +47,66 @@ INLINE int may_make_raw(struct bpf_sock *ctx, struct capsule *capsule)
 	return (capsule->flags & flag_of(ctx->family == AF_INET6, ctx->protocol)) != 0;
 }
 
+/*
+ * How many raw sockets a capsule may have: each gets a copy of every packet of its protocol that arrives for anybody, and
+ * a program says no to it on nobody's account.
+ */
+#define RAW_SOCKETS 64
+
+/* How many it has, by its cgroup. */
+SECTION("maps") struct bpf_map_def plab2_raws = {
+	BPF_MAP_TYPE_HASH, sizeof(__u64), sizeof(__u64), CAPSULES, BPF_F_NO_PREALLOC,
+};
+
+/* By raw socket: the cgroup where it is counted, which need not be that of who closes it. */
+SECTION("maps") struct bpf_map_def plab2_raw_of = {
+	BPF_MAP_TYPE_SK_STORAGE, sizeof(__u32), sizeof(__u64), 0, BPF_F_NO_PREALLOC,
+};
+
+/* Counts a raw socket that is made; 0 if there are too many. */
+INLINE int count_raw(struct bpf_sock *ctx, __u64 cgroup)
+{
+	__u64 none = 0, *count = map_lookup(&plab2_raws, &cgroup), *of;
+
+	if (!count) {
+		map_update(&plab2_raws, &cgroup, &none, BPF_NOEXIST);
+		count = map_lookup(&plab2_raws, &cgroup);
+	}
+	of = count ? sk_storage_get(&plab2_raw_of, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
+	if (!of)
+		return 0;
+	if (__sync_fetch_and_add(count, 1) >= RAW_SOCKETS) {
+		__sync_fetch_and_add(count, -1);
+		return 0;
+	}
+	*of = cgroup;
+	return 1;
+}
+
+/* Counts a raw socket no more, if this is one. */
+INLINE void uncount_raw(struct bpf_sock *ctx)
+{
+	__u64 *of = sk_storage_get(&plab2_raw_of, ctx, 0, 0), *count, cgroup;
+
+	if (!of || !(cgroup = *of))
+		return;
+	*of = 0;
+	count = map_lookup(&plab2_raws, &cgroup);
+	if (count)
+		__sync_fetch_and_add(count, -1);
+}
+
 INLINE int is_loopback(__u8 family, const __u32 *address)
 {
 	if (family == 4)
 		return (address[0] & 0xff) == 127;
 	return !(address[0] | address[1] | address[2]) && address[3] == 0x01000000;
+}
+
+/* What to take nobody for at an address of this machine. */
+INLINE enum unfound unfound_at(__u8 family, const __u32 *address)
+{
+	return is_loopback(family, address) ? UNFOUND_MAY : UNFOUND_MAY_NOT;
 }
 
 /* Whether packets to the address stay on the machine, by what is known of its addresses. */
@@ -67,6 +122,16 @@ INLINE int is_here(__u8 family, const __u32 *address)
 
 enum raw { RAW_REFUSED, NOT_RAW, RAW };
 
+/* Whether it is a raw socket's packet. By the socket: what is known of a capsule may be newer than its sockets. */
+INLINE int is_raw(struct __sk_buff *skb)
+{
+	struct bpf_sock *sk = skb->sk;
+
+	if (sk)
+		sk = sk_fullsock(sk);
+	return sk && sk->type == SOCK_RAW;
+}
+
 /*
  * What a capsule with CAP_NET_RAW could do to packets beyond others: a mark, which chooses routes and passes
  * firewalls; a priority, which is a class of the node's shaping; packets of a protocol that it was not granted; a
@@ -76,17 +141,16 @@ enum raw { RAW_REFUSED, NOT_RAW, RAW };
  */
 INLINE enum raw may_leave_raw(struct __sk_buff *skb, struct capsule *capsule, const struct flow_key *key)
 {
-	struct bpf_sock *sk = skb->sk;
 	__u8 fragment[2];
 
-	if (skb->mark)
-		return RAW_REFUSED;
-	/* Up to 6 anybody may set (TC_PRIO_INTERACTIVE). */
-	if (!capsule->classid && skb->priority > 6)
-		skb->priority = 0;
-	if (sk)
-		sk = sk_fullsock(sk);
-	if (!sk || sk->type != SOCK_RAW)
+	if (capsule->flags & CAPSULE_NET_RAW) {
+		if (skb->mark)
+			return RAW_REFUSED;
+		/* Up to 6 anybody may set (TC_PRIO_INTERACTIVE). */
+		if (!capsule->classid && skb->priority > 6)
+			skb->priority = 0;
+	}
+	if (!is_raw(skb))
 		return NOT_RAW;
 	/* Whole: a later fragment has no header to look at. */
 	if (key->family == 4 && (skb_load_bytes(skb, 6, fragment, 2) || (fragment[0] & 0xbf) || fragment[1]))
@@ -105,15 +169,15 @@ INLINE enum raw may_leave_raw(struct __sk_buff *skb, struct capsule *capsule, co
  * only what opens a connection is looked at, because the rest need not be of one; and not only the connection is
  * looked for but also who listens there.
  */
-INLINE int may_inject(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v6, __be16 from)
+INLINE int may_inject(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, int v6, __be16 from, enum unfound unfound)
 {
-	if (!may_open(skb, tuple, v6))
+	if (!may_open(skb, tuple, v6, unfound))
 		return 0;
 	if (v6)
 		tuple->ipv6.sport = from;
 	else
 		tuple->ipv4.sport = from;
-	return may_open(skb, tuple, v6);
+	return may_open(skb, tuple, v6, unfound);
 }
 
 /* Whether the packet that an ICMP error quotes, at `offset`, was the slice's. */

@@ -206,6 +206,8 @@ impl NetworkGuard {
         call::delete(self.maps.get("capsules")?, &cgroup.to_ne_bytes())
             .tried("forget", format!("the capsule of cgroup {cgroup} on the network"))?;
         self.changed();
+        // How many raw sockets it has; not there unless it has had any.
+        call::delete(self.maps.get("raws")?, &cgroup.to_ne_bytes()).tried("forget", "raw sockets")?;
         self.indices().remove(&cgroup);
         Ok(())
     }

@@ -224,13 +224,14 @@ mod tests {
             ("addresses", 16, 4, 16_384),
             ("echo_take", 4, 8, 32_768),
             ("changes", 4, 8, 1),
+            ("raws", 8, 8, CAPSULES as usize),
         ] {
             assert_eq!(shape(name), Some((key, value, entries)), "{name}");
         }
         // Nobody but the programs reads these.
-        let theirs = ["live", "known", "echo_ids", "echo_sent", "held", "holds"];
+        let theirs = ["live", "known", "echo_ids", "echo_sent", "held", "holds", "raw_of"];
         assert!(theirs.into_iter().all(|name| shape(name).is_some()), "{shapes:?}");
-        assert_eq!(shapes.len(), 13 + theirs.len(), "{shapes:?}");
+        assert_eq!(shapes.len(), 14 + theirs.len(), "{shapes:?}");
     }
 
     #[test]

@@ -93,6 +93,11 @@ impl FarHost {
         V6
     }
 
+    /// The node's end of the link.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
     /// The node's addresses on the link.
     pub fn here(&self) -> [&'static str; 2] {
         [NODE_V4, NODE_V6]

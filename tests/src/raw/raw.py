@@ -56,6 +56,17 @@ def make(family, kind, protocol):
     return "made"
 
 
+def several(family, protocol, count):
+    """How many raw sockets there can be at a time, of so many."""
+    made = []
+    try:
+        for _ in range(int(count)):
+            made.append(socket.socket(int(family), socket.SOCK_RAW, int(protocol)))
+    except OSError as error:
+        return f"{len(made)} {errno.errorcode[error.errno]}"
+    return len(made)
+
+
 def asked(address, number, sequence):
     family, protocol, request, _ = of(address)
     made = socket.socket(family, socket.SOCK_RAW, protocol)
@@ -316,7 +327,7 @@ def caps():
 
 VERBS = {f.__name__: f for f in (
     make, echo, answered, send, option, recverr, ancillary, bound, listen, heard, error, ids, offer, hand_over, taken, caps, raw, forge,
-    routed, syn, chat, hold, kept, served)}
+    routed, syn, chat, hold, kept, served, several)}
 
 
 def tried(verb, *arguments):

@@ -261,16 +261,28 @@ fn a_service_on_the_nodes_own_addresses_is_refused_at_once() {
     let far = FarHost::set_up();
     let node = TestNode::start("ports-own-address");
     slice(&node, "site_a", &[]);
-    slice(&node, "site_b", &["tcp/8755"]);
+    slice(&node, "site_b", &["tcp/8755-8756", "udp/8755-8756"]);
     for address in far.here() {
-        let services = Server::outside(&format!("tcp {address} 8754 node"));
-        let slices = Server::inside(&node, "site_b", &format!("tcp {address} 8755 b"));
-        let connect = |port: u16| inside(&node, "site_a", &format!("connect tcp {address} {port}"));
-        assert_eq!(outside(&format!("connect tcp {address} 8754")), "ok node", "{address}: the control");
-        assert_eq!(connect(8754), "EPERM", "{address}: a service of the node's");
-        assert_eq!(connect(8755), "ok b", "{address}: another slice's port");
-        assert_eq!(connect(8756), "ECONNREFUSED", "{address}: nobody listens");
-        drop((services, slices));
+        for protocol in ["tcp", "udp"] {
+            let what = format!("{protocol} {address}");
+            // One that is bound to a device is found by the kernel and not by a program that looks for it.
+            let services = [
+                Server::outside(&format!("{what} 8754 node")),
+                Server::outside(&format!("{what} 8757 node {}", far.device())),
+            ];
+            let slices = Server::inside(&node, "site_b", &format!("{what} 8755 b"));
+            let high = Server::inside(&node, "site_b", &format!("{what} 0 free"));
+            let connect = |port: u16| inside(&node, "site_a", &format!("connect {what} {port}"));
+            for port in [8754, 8757] {
+                assert_eq!(outside(&format!("connect {what} {port}")), "ok node", "{what}: the control");
+                assert_eq!(connect(port), "EPERM", "{what}: a service of the node's");
+            }
+            assert_eq!(connect(8755), "ok b", "{what}: another slice's port");
+            assert_eq!(connect(high.port), "ok free", "{what}: another slice's, of the kernel's choice");
+            assert_eq!(connect(8756), "ECONNREFUSED", "{what}: another slice's, on which nobody listens");
+            assert_eq!(connect(8758), "EPERM", "{what}: nobody listens that could be looked up");
+            drop((services, slices, high));
+        }
     }
     node.finish();
 }

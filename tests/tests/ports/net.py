@@ -16,8 +16,10 @@ def make(protocol, address):
     return socket.socket(family, *PROTOCOLS[protocol])
 
 
-def bind(protocol, address, port, *options):
+def bind(protocol, address, port, *options, device=None):
     made = make(protocol, address)
+    if device:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
     for option in options:
         made.setsockopt(socket.SOL_SOCKET, getattr(socket, option), 1)
     made.bind((address, int(port)))
@@ -68,9 +70,9 @@ def option(family, level, name):
     return "set"
 
 
-def serve(protocol, address, port, word):
+def serve(protocol, address, port, word, device=None):
     """Answers everybody with a word, and says when it is ready and how it ended."""
-    made = bind(protocol, address, port, "SO_REUSEADDR")
+    made = bind(protocol, address, port, "SO_REUSEADDR", device=device)
     if protocol in ("tcp", "mptcp"):
         made.listen()
     print("ready", made.getsockname()[1], flush=True)

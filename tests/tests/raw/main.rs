@@ -4,8 +4,8 @@
 
 mod ports;
 
-use plab_tests::TestNode;
 use plab_tests::raw::{Actor, FarHost, dismiss, equip, inside, outside};
+use plab_tests::{TestNode, eventually};
 
 const BOTH: &str = "[network]\nraw = [\"icmp\", \"icmpv6\"]\n";
 
@@ -95,6 +95,27 @@ fn a_profile_of_the_sites_own_opens_no_packet_socket() {
     for slice in ["site_raw", "site_none"] {
         assert_eq!(inside(&node, slice, "make 16 3 4"), "ok made", "{slice}: NETLINK_SOCK_DIAG");
     }
+    finish(node);
+}
+
+#[test]
+fn a_capsule_has_so_many_raw_sockets_and_no_more() {
+    let node = TestNode::start("raw-several");
+    slice(&node, "site_raw", "[network]\nraw = [\"icmp\", \"icmpv6\", \"udp\", \"tcp\"]\n");
+    slice(&node, "site_other", "[network]\nraw = [\"icmp\"]\n");
+    assert_eq!(outside("several 2 6 100"), "ok 100", "the control");
+    // Those that were closed do not count, of whatever family.
+    for words in ["2 6 100", "10 58 100", "2 1 100"] {
+        assert_eq!(inside(&node, "site_raw", &format!("several {words}")), "ok 64 EPERM", "{words}");
+    }
+    assert_eq!(inside(&node, "site_other", "several 2 1 64"), "ok 64", "another slice's are its own");
+    // What one has is missing for all of its processes.
+    let hears = Actor::inside(&node, "site_raw").listen("tcp 127.0.0.1");
+    assert_eq!(inside(&node, "site_raw", "several 2 6 100"), "ok 63 EPERM");
+    drop(hears);
+    eventually("its end is seen", || {
+        (inside(&node, "site_raw", "several 2 6 100") == "ok 64 EPERM").then_some(())
+    });
     finish(node);
 }
 
