@@ -48,7 +48,9 @@ impl Drop for Stream {
 fn a_stream_ends_when_its_receiver_opts_out() {
     let node = TestNode::start("ports-stream-opt-out");
     slice(&node, "site_a", &["udp/8771-8772"]);
-    let server = Server::inside(&node, "site_a", "udp 0.0.0.0 8772 a");
+    // Each answers from where it was asked: an answer from elsewhere is of another flow, and that would be kept.
+    let servers = ["127.8.1.1", "127.9.1.1"]
+        .map(|address| Server::inside(&node, "site_a", &format!("udp {address} 8772 a")));
     let mut stream = Stream::of(&node, "site_a", 8771);
     for _ in 0..2 {
         assert_eq!(stream.sends("127.9.1.1 8772"), "100");
@@ -58,7 +60,7 @@ fn a_stream_ends_when_its_receiver_opts_out() {
         assert_eq!(stream.sends("127.9.1.1 8772"), "0 EPERM");
         node.plab(&["opt-out", "remove", "127.9.0.0/16"]).ok();
     }
-    drop((server, stream));
+    drop((servers, stream));
     node.finish();
 }
 
