@@ -14,7 +14,7 @@ use crate::disk::Synced;
 /// Between two attempts to record it.
 const AGAIN: Duration = Duration::from_secs(60);
 
-/// How long a slice that is kept down waits for the disk: the machine may be about to go down.
+/// How long a capsule that is to end waits for the disk.
 const LAST_CHANCE: Duration = Duration::from_secs(5);
 
 /// What is known of the success of `configure` beside the ledger.
@@ -86,7 +86,7 @@ impl Task {
         }
     }
 
-    /// A last chance for it to be recorded, before the machine may go down.
+    /// A last chance for it to be recorded, before the capsule ends that knows it, and perhaps the machine goes down.
     pub(super) async fn settle_configured(&mut self) {
         if self.configured.syncing.is_some()
             && let Ok(synced) = timeout(LAST_CHANCE, self.configured.synced()).await

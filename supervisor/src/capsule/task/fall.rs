@@ -49,6 +49,10 @@ impl Task {
             // The kill follows either way; that it was not the script's own end is worth a line.
             self.tell("hook-ended", Severity::Warning, "stop: timed out");
         }
+        // Until it is recorded capsule-init knows it, and tells it to the next plabd if this one is killed.
+        if self.row.as_ref().is_some_and(|row| !row.removing) {
+            self.settle_configured().await;
+        }
         if let Err(error) = death::clear(&self.node.machine, &self.slice.name, Some(self.uid())).await {
             self.tell("clear-failed", Severity::Error, error.to_string());
         }
@@ -117,7 +121,6 @@ impl Task {
     pub(super) async fn keep_down(&mut self, state: SliceState, why: &str) {
         if self.up.is_some() {
             self.stop(why).await;
-            self.settle_configured().await;
         }
         if self.slice.state.get() != state {
             self.slice.set(state, Some(why.to_owned()));
