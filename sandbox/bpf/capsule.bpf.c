@@ -387,7 +387,6 @@ SECTION("cgroup_skb/egress")
 int plab_egress(struct __sk_buff *skb)
 {
 	__u64 changes = changes_now(), place = 0, packets = packets_of(skb);
-	struct known *known = known_of(skb);
 	struct packet packet = {};
 	struct capsule *capsule;
 	struct node *node;
@@ -395,8 +394,9 @@ int plab_egress(struct __sk_buff *skb)
 	enum may may;
 	int failed = read_packet(skb, &packet, OUT);
 
-	if (known && !failed && as_before(skb, known, &packet, changes, SENT, packets))
+	if (!failed && as_before(skb, &packet, changes, SENT, packets))
 		return PASS;
+	forget(&packet);
 	packet.key.cgroup = skb_cgroup_id(skb);
 	capsule = capsule_of(packet.key.cgroup);
 	node = this_node();
@@ -416,7 +416,7 @@ int plab_egress(struct __sk_buff *skb)
 	count_traffic(capsule->index, SENT, packets, skb->len);
 	flow = count_flow(capsule, &packet.key, SENT, packets, skb->len, packet.tcp, &place);
 	if (flow)
-		keep(skb, known, &packet, capsule, changes, flow, place, may == MAY ? skb->ifindex : 0);
+		keep(skb, &packet, capsule, changes, flow, place, may == MAY ? skb->ifindex : 0);
 	return PASS;
 }
 
@@ -428,15 +428,15 @@ SECTION("cgroup_skb/ingress")
 int plab_ingress(struct __sk_buff *skb)
 {
 	__u64 changes = changes_now(), place = 0, packets = packets_of(skb);
-	struct known *known = known_of(skb);
 	struct packet packet = {};
 	struct capsule *capsule;
 	enum has hears;
 	struct flow *flow;
 	int failed = read_packet(skb, &packet, IN);
 
-	if (known && !failed && as_before(skb, known, &packet, changes, GOT, packets))
+	if (!failed && as_before(skb, &packet, changes, GOT, packets))
 		return PASS;
+	forget(&packet);
 	packet.key.cgroup = skb_cgroup_id(skb);
 	capsule = capsule_of(packet.key.cgroup);
 	if (!capsule)
@@ -452,7 +452,7 @@ int plab_ingress(struct __sk_buff *skb)
 		return PASS;
 	flow = count_flow(capsule, &packet.key, GOT, packets, skb->len, packet.tcp, &place);
 	if (flow)
-		keep(skb, known, &packet, capsule, changes, flow, place, 0);
+		keep(skb, &packet, capsule, changes, flow, place, 0);
 	return PASS;
 }
 

@@ -76,7 +76,8 @@ struct live {
 struct turns {
 	/* Rises by one; its lowest bit says which set of slots the programs use. */
 	__u32 turn;
-	__u32 unused0;
+	/* 0, always: see forget(). */
+	__u32 nothing;
 	/* By how much CLOCK_BOOTTIME is ahead of CLOCK_MONOTONIC, in nanoseconds: how long the machine has slept. */
 	__u64 suspended;
 	/* How much of what was lost plabd has told to its store. Only plabd's. */
