@@ -69,6 +69,7 @@ int plab_sock(struct bpf_sock *ctx)
 	/* Of type SOCK_DGRAM: the kernel's own safe ping, where net.ipv4.ping_group_range lets a slice have it. */
 	case PROTO_ICMP:
 	case PROTO_ICMPV6:
+		may_hold(ctx, capsule);
 		return PASS;
 	case PROTO_SCTP:
 		/* The kernel shows no bind of SCTP to a program, so without a port there is no socket either. */
@@ -122,7 +123,7 @@ INLINE int may_keep(struct bpf_sock *ctx)
 		return PASS;
 	owner = owner_of(class, ctx->src_port);
 	if (owner == OWNER_NOBODY)
-		hold(ctx, capsule, current_cgroup_id(), class);
+		hold(ctx, current_cgroup_id());
 	if (owner == OWNER_NOBODY || owner == capsule->uid)
 		return PASS;
 	COUNT_REFUSAL(capsule, port);
@@ -145,7 +146,7 @@ int plab_bound6(struct bpf_sock *ctx)
 SECTION("cgroup/sock_release")
 int plab_close(struct bpf_sock *ctx)
 {
-	let_go(sock_cookie(ctx));
+	let_go(ctx);
 	uncount_raw(ctx);
 	return PASS;
 }

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */
 /*
  * Which ports are a capsule's for its raw sockets of UDP and TCP: those that its slice owns, those that one of its
- * sockets is on, and those that the kernel gave to one of its sockets that is on no list of the kernel's yet.
+ * sockets is on, and those that the kernel gave to a socket of TCP that is on no list of the kernel's yet.
  * traceroute binds a socket of TCP to port 0 just to have its port, and sends from it by a raw one.
  *
- * A port is held by one socket, by its cookie, from its bind(2) until it is closed: the first that is given it, so
- * that who gets the same port for another address (SO_REUSEADDR) takes it from nobody. A socket that connect(2) has
- * let go of its port keeps it here until it is closed; so a socket that is found on the port always decides before
- * this does.
+ * Such a port is held by one socket, from its bind(2) until it is closed. A socket that connect(2) has let go of its
+ * port keeps it here until it is closed; so a socket that is found on the port always decides before this does, also
+ * one in TIME_WAIT. Where the kernel gives the port to another capsule's socket meanwhile, nobody holds it any more:
+ * the first might hear what was for the second, and the second can be at another address (SO_REUSEADDR) than the first.
  */
 #ifndef PLAB_HELD_H
 #define PLAB_HELD_H
@@ -21,56 +21,60 @@ struct held {
 	__u64 cookie;
 };
 
-/* By `class << 16 | port`, of TCP and of UDP. */
-SECTION("maps") struct bpf_map_def plab2_held = {
-	BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(struct held), 2 << 16, BPF_F_NO_PREALLOC,
+/* By port. */
+SECTION("maps") struct bpf_map_def plab2_held_tcp = {
+	BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(struct held), 1 << 16, BPF_F_NO_PREALLOC,
 };
 
-/* What a socket holds, by its cookie. */
-SECTION("maps") struct bpf_map_def plab2_holds = {
-	BPF_MAP_TYPE_HASH, sizeof(__u64), sizeof(__u32), 2 << 16, BPF_F_NO_PREALLOC,
+/*
+ * The port that a socket holds, 0 if none yet. Who may hold one has this from its making on: of a socket that the kernel
+ * makes by itself, as a part of one of MPTCP, nobody hears when it is closed.
+ */
+SECTION("maps") struct bpf_map_def plab2_holding = {
+	BPF_MAP_TYPE_SK_STORAGE, sizeof(__u32), sizeof(__u64), 0, BPF_F_NO_PREALLOC,
 };
 
-/* Takes back what a socket holds. */
-INLINE void let_go(__u64 cookie)
+/* A new socket of the capsule's: it may hold a port. If there is no memory, it may not. */
+INLINE void may_hold(struct bpf_sock *ctx, const struct capsule *capsule)
 {
-	__u32 *index = map_lookup(&plab2_holds, &cookie);
-	struct held *held;
-	__u32 key;
-
-	if (!index)
-		return;
-	key = *index;
-	held = map_lookup(&plab2_held, &key);
-	if (held && held->cookie == cookie)
-		map_delete(&plab2_held, &key);
-	map_delete(&plab2_holds, &cookie);
+	if (ctx->protocol == PROTO_TCP && (capsule->flags & CAPSULE_RAW_TCP))
+		sk_storage_get(&plab2_holding, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
 }
 
-/* Notes a port that nobody owns, which the kernel has given to a socket. What finds no room is not held. */
-INLINE void hold(struct bpf_sock *ctx, struct capsule *capsule, __u64 cgroup, int class)
+/* Takes back what a socket holds. */
+INLINE void let_go(struct bpf_sock *ctx)
 {
-	__u32 key = (__u32)class << 16 | (__u16)ctx->src_port;
-	__u64 cookie;
-	struct held mine = { .cgroup = cgroup }, *held;
+	__u64 *holding = sk_storage_get(&plab2_holding, ctx, 0, 0);
+	struct held *held;
+	__u32 port;
 
-	if (class != CLASS_TCP && class != CLASS_UDP)
+	if (!holding || !*holding)
 		return;
-	if (!(capsule->flags & (class == CLASS_TCP ? CAPSULE_RAW_TCP : CAPSULE_RAW_UDP)))
+	port = *holding;
+	*holding = 0;
+	held = map_lookup(&plab2_held_tcp, &port);
+	if (held && held->cookie == sock_cookie(ctx))
+		map_delete(&plab2_held_tcp, &port);
+}
+
+/* Notes a port that nobody owns, which the kernel has given to a socket. */
+INLINE void hold(struct bpf_sock *ctx, __u64 cgroup)
+{
+	__u64 *holding = sk_storage_get(&plab2_holding, ctx, 0, 0);
+	struct held mine = { .cgroup = cgroup }, *held;
+	__u32 port = (__u16)ctx->src_port;
+
+	if (!holding)
 		return;
-	cookie = sock_cookie(ctx);
-	mine.cookie = cookie;
-	let_go(cookie);
-	held = map_lookup(&plab2_held, &key);
-	if (held && capsule_of(held->cgroup))
+	let_go(ctx);
+	held = map_lookup(&plab2_held_tcp, &port);
+	if (held && held->cgroup != cgroup && capsule_of(held->cgroup)) {
+		map_delete(&plab2_held_tcp, &port);
 		return;
-	if (held)
-		map_delete(&plab2_held, &key);
-	/* First what takes it back: a port that nobody could take back would be held for ever. */
-	if (map_update(&plab2_holds, &cookie, &key, BPF_NOEXIST))
-		return;
-	if (map_update(&plab2_held, &key, &mine, BPF_NOEXIST))
-		map_delete(&plab2_holds, &cookie);
+	}
+	mine.cookie = sock_cookie(ctx);
+	*holding = port;
+	map_update(&plab2_held_tcp, &port, &mine, BPF_ANY);
 }
 
 /* Whether a port is the capsule's; HAS_SOCKET if a socket of its own gets what arrives there. */
@@ -85,7 +89,7 @@ INLINE enum has has_port(struct __sk_buff *skb, struct capsule *capsule, int v6,
 	enum class class = protocol == PROTO_TCP ? CLASS_TCP : CLASS_UDP;
 	__u16 port = ntohs(v6 ? tuple->ipv6.dport : tuple->ipv4.dport);
 	__u32 owner = owner_of(class, port);
-	__u32 key = (__u32)class << 16 | port;
+	__u32 key = port;
 	struct capsule *holder;
 	struct bpf_sock *sk;
 	struct held *held;
@@ -110,7 +114,17 @@ INLINE enum has has_port(struct __sk_buff *skb, struct capsule *capsule, int v6,
 	}
 	if (owner != OWNER_NOBODY)
 		return HAS;
-	held = map_lookup(&plab2_held, &key);
+	/* The kernel finds every socket of UDP that gets such packets. */
+	if (protocol != PROTO_TCP)
+		return HAS_NOT;
+	/* Whose connection it was that is in TIME_WAIT nobody knows. */
+	sk = v6 ? skc_lookup_tcp(skb, tuple, sizeof(tuple->ipv6), BPF_F_CURRENT_NETNS, 0)
+		: skc_lookup_tcp(skb, tuple, sizeof(tuple->ipv4), BPF_F_CURRENT_NETNS, 0);
+	if (sk) {
+		sk_release(sk);
+		return HAS_NOT;
+	}
+	held = map_lookup(&plab2_held_tcp, &key);
 	return held && held->cgroup == skb_cgroup_id(skb) ? HAS : HAS_NOT;
 }
 

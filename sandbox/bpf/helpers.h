@@ -25,6 +25,9 @@ static struct bpf_sock *(*sk_lookup_tcp)(void *ctx, struct bpf_sock_tuple *tuple
                                          __u64 flags) = (void *)BPF_FUNC_sk_lookup_tcp;
 static struct bpf_sock *(*sk_lookup_udp)(void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns,
                                          __u64 flags) = (void *)BPF_FUNC_sk_lookup_udp;
+/* Also one in TIME_WAIT: a `struct bpf_sock` of which only the first fields may be read. */
+static struct bpf_sock *(*skc_lookup_tcp)(void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns,
+                                          __u64 flags) = (void *)BPF_FUNC_skc_lookup_tcp;
 static struct bpf_sock *(*sk_fullsock)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_fullsock;
 static long (*sk_release)(struct bpf_sock *sk) = (void *)BPF_FUNC_sk_release;
 static void *(*sk_storage_get)(void *map, void *sk, void *value, __u64 flags) = (void *)BPF_FUNC_sk_storage_get;

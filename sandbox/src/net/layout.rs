@@ -229,7 +229,7 @@ mod tests {
             assert_eq!(shape(name), Some((key, value, entries)), "{name}");
         }
         // Nobody but the programs reads these.
-        let theirs = ["live", "known", "echo_ids", "echo_sent", "held", "holds", "raw_of"];
+        let theirs = ["live", "known", "echo_ids", "echo_sent", "held_tcp", "holding", "raw_of"];
         assert!(theirs.into_iter().all(|name| shape(name).is_some()), "{shapes:?}");
         assert_eq!(shapes.len(), 14 + theirs.len(), "{shapes:?}");
     }

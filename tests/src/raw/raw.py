@@ -1,5 +1,6 @@
 """Tries things with raw sockets: each line of its input is one, with its arguments. Answers each with a line: `ok` and what came
 of it, or the name of the error."""
+import ctypes
 import errno
 import os
 import select
@@ -277,6 +278,37 @@ def pair(protocol, address):
     return (server.accept()[0] if protocol == "tcp" else server), client, server
 
 
+def bind_to(address, port):
+    """Keeps a socket of TCP on a port that the kernel chooses, though it has only this one to choose from unless it is 0."""
+    made = socket.socket(socket.AF_INET)
+    if port != "0":
+        made.setsockopt(0, 51, struct.pack("I", int(port) << 16 | int(port)))  # IP_LOCAL_PORT_RANGE
+    made.bind((address, 0))
+    KEPT.setdefault("bound", []).append(made)
+    return made.getsockname()[1]
+
+
+def unbound():
+    """Keeps a socket of UDP that had a port, which connect(2) has taken from it: that port."""
+    made = KEPT["unbound"] = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind(("", 0))
+    port = made.getsockname()[1]
+    if ctypes.CDLL(None).connect(made.fileno(), bytes(16), 16):
+        raise RuntimeError("connect to AF_UNSPEC")
+    return f"{port} then {made.getsockname()[1]}"
+
+
+def waiting(address):
+    """A connection that is in TIME_WAIT at its client's side: both ports."""
+    server, client, listener = pair("tcp", address)
+    ports = f"{client.getsockname()[1]} {server.getsockname()[1]}"
+    listener.close()
+    client.close()
+    server.recv(1)
+    server.close()
+    return ports
+
+
 def chat(protocol, address):
     """Traffic of its own, and whether a raw socket beside sees what came to it."""
     try:
@@ -327,7 +359,7 @@ def caps():
 
 VERBS = {f.__name__: f for f in (
     make, echo, answered, send, option, recverr, ancillary, bound, listen, heard, error, ids, offer, hand_over, taken, caps, raw, forge,
-    routed, syn, chat, hold, kept, served, several)}
+    routed, syn, chat, hold, kept, served, several, bind_to, unbound, waiting)}
 
 
 def tried(verb, *arguments):

@@ -69,6 +69,24 @@ fn who_was_granted_has_the_capability_and_nobody_else() {
 }
 
 #[test]
+fn what_is_withdrawn_is_gone_before_the_capsule_is() {
+    let node = TestNode::start_with("raw-withdrawn", "[defaults]\nstop_grace = \"60s\"\n");
+    let stop = "#!/bin/sh\nuntil [ -e $HOME/go ]; do sleep 0.1; done\nkill -TERM -1\n";
+    slice(&node, "site_raw", "[network]\nraw = [\"udp\"]\nports = [\"udp/8656\"]\n");
+    node.put("site_raw", "PlanetLab-control/stop", stop.as_bytes(), 0o755);
+    let mut actor = Actor::inside(&node, "site_raw");
+    assert_eq!(actor.ask("raw udp 127.0.0.1 8656 9"), "ok sent");
+    let without = TestNode::definition("site_raw", "[network]\nports = [\"udp/8656\"]\n");
+    std::fs::write(node.definition_path("site_raw"), without).expect("write");
+    node.await_event("site_raw", "hook-started", "stop");
+    assert_eq!(actor.ask("raw udp 127.0.0.1 8656 9"), "EPERM");
+    assert_eq!(actor.ask("caps"), "ok 2000 2000 2000 2000 2000", "it is the former capsule");
+    std::fs::write(node.home("site_raw").join("go"), "").expect("write");
+    node.await_event("site_raw", "capsule-stopped", "definition changed");
+    finish(node);
+}
+
+#[test]
 fn a_profile_of_the_sites_own_opens_no_packet_socket() {
     let node = TestNode::start("raw-profile");
     let text = include_str!("../../../config/profiles/seccomp/default.toml");

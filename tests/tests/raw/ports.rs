@@ -96,6 +96,35 @@ fn a_slice_sends_from_its_own_port_and_from_one_that_it_holds() {
 }
 
 #[test]
+fn a_port_is_held_while_nobody_else_can_have_it() {
+    let node = TestNode::start("raw-ports-held");
+    for name in ["site_raw", "site_other"] {
+        slice(&node, name, "[network]\nraw = [\"udp\", \"tcp\"]\n");
+    }
+    let said = |slice: &str, words: &str| inside(&node, slice, words);
+    let port = |said: &str| said.split(' ').nth(1).and_then(|port| port.parse::<u16>().ok()).expect("a port");
+    // Two sockets may be on one port at two addresses. Then it is nobody's, whoever closes first.
+    let held = port(&said("site_raw", "bind_to 127.0.0.2 0"));
+    let words = format!("raw tcp 127.0.0.1 {held} 9");
+    assert_eq!(said("site_raw", &words), "ok sent");
+    assert_eq!(said("site_other", &words), "EPERM");
+    assert_eq!(said("site_other", &format!("bind_to 127.0.0.3 {held}")), format!("ok {held}"));
+    assert_eq!(said("site_raw", &words), "EPERM");
+    assert_eq!(said("site_other", &words), "EPERM");
+    // Who holds the port of a connection that has ended holds nothing of that.
+    let ended = said("site_raw", "waiting 127.0.0.1");
+    let (client, server) = (port(&ended), ended.rsplit(' ').next().expect("a port"));
+    assert_eq!(said("site_other", &format!("bind_to 127.0.0.2 {client}")), format!("ok {client}"));
+    assert_eq!(said("site_other", &format!("raw tcp 127.0.0.1 {client} 9 ack")), "ok sent", "the control");
+    assert_eq!(said("site_other", &format!("raw tcp 127.0.0.1 {client} {server} ack")), "EPERM");
+    // A port of UDP is a socket's for as long as it is on it.
+    let gone = said("site_raw", "unbound");
+    assert!(gone.ends_with(" then 0"), "{gone}");
+    assert_eq!(said("site_raw", &format!("raw udp 127.0.0.1 {} 9", port(&gone))), "EPERM");
+    finish(node);
+}
+
+#[test]
 fn nothing_is_sent_from_anybody_elses_port_or_address() {
     let far = FarHost::set_up();
     let node = TestNode::start("raw-ports-forge");

@@ -253,27 +253,24 @@ impl Task {
                 }
             }
             Difference::Wish => {
+                // What it may not do on the network any more, it may not do while it ends, either.
+                if let Err(error) = self.set_network(definition).await {
+                    return self.failed("change-failed", &error, self.slice.state.get());
+                }
                 return self.renew("view, seccomp profile or raw sockets changed", definition).await;
             }
         }
+        if let Err(error) = self.set_network(definition).await {
+            return self.failed("change-failed", &error, self.slice.state.get());
+        }
         let (machine, slice) = (Arc::clone(&self.node.machine), self.slice.name.clone());
         let limits = wishes::limits(definition, &machine.offered);
-        let network = wishes::network(definition, self.uid(), &machine);
-        let (uid, rate) = (self.uid(), definition.network.rate);
         // Lowering memory makes the kernel reclaim first, which can take its time.
         let set = tokio::task::spawn_blocking(move || match machine.tree.capsule_cgroup(&slice)? {
-            Some(cgroup) => {
-                machine.bandwidth.place(uid, rate)?;
-                if let Some(guard) = machine.guard() {
-                    guard.admit(cgroup.id()?, network)?;
-                }
-                if cgroup.verify(&limits)?.iter().any(|row| !row.ok) {
-                    cgroup.set(&limits).map(|()| true)
-                } else {
-                    Ok(false)
-                }
+            Some(cgroup) if cgroup.verify(&limits)?.iter().any(|row| !row.ok) => {
+                cgroup.set(&limits).map(|()| true)
             }
-            None => Ok(false),
+            _ => Ok(false),
         })
         .await;
         let changed = match set {
@@ -308,6 +305,21 @@ impl Task {
         self.hold = None;
         self.slice.set(state, None);
         self.slice.settle();
+    }
+
+    /// Brings a running capsule to what its definition says of the network.
+    async fn set_network(&self, definition: &Definition) -> Result<(), KernelError> {
+        let (machine, slice) = (Arc::clone(&self.node.machine), self.slice.name.clone());
+        let network = wishes::network(definition, self.uid(), &machine);
+        let (uid, rate) = (self.uid(), definition.network.rate);
+        let set = tokio::task::spawn_blocking(move || {
+            let Some(cgroup) = machine.tree.capsule_cgroup(&slice)? else { return Ok(()) };
+            machine.bandwidth.place(uid, rate)?;
+            machine.guard().map_or(Ok(()), |guard| guard.admit(cgroup.id()?, network))
+        });
+        set.await.unwrap_or_else(|error| {
+            Err(KernelError::new("set the network of", &self.slice.name, std::io::Error::other(error)))
+        })
     }
 
     /// Brings about by a new capsule what the one that runs cannot be brought to.
