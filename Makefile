@@ -89,11 +89,11 @@ vm: ## Build the node image, boot it under QEMU, open a shell in it (root)
 	@$(MAKE) --no-print-directory image
 	@tests/vm/shell
 
-# As slow as emulated CPUs are beside other work.
+# As slow as emulated CPUs are beside other work. Two tests at a time: machines of one processor each.
 test-machines: ## What happens to a node as a whole: power, clocks, boots, the package's life (root, after make test-images)
 	$(as_root)
-	PLAB_TEST_SLOW=$${PLAB_TEST_SLOW:-10} $(CARGO) test -p plab-tests --features vm --test reboots --test package \
-	    $(TEST_ARGS) -- --nocapture
+	PLAB_TEST_SLOW=$${PLAB_TEST_SLOW:-10} $(CARGO) test -p plab-tests --features vm --test machines \
+	    $(TEST_ARGS) -- --nocapture --test-threads=2
 
 lint: ## Formatting, clippy and shellcheck; warnings are errors
 	$(CARGO) fmt --all --check

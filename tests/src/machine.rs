@@ -3,13 +3,35 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::wait::patience;
 
-/// One machine at a time: its CPUs are emulated.
-static ONE: Mutex<()> = Mutex::new(());
+/// The processors that machines may have at a time, however many tests run: they are emulated, on as many real ones.
+static PROCESSORS: Mutex<u32> = Mutex::new(2);
+static GIVEN_BACK: Condvar = Condvar::new();
+
+/// Processors that nobody else has meanwhile.
+struct Processors(u32);
+
+impl Processors {
+    /// Waits until there are so many.
+    fn take(count: u32) -> Self {
+        let free = PROCESSORS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free =
+            GIVEN_BACK.wait_while(free, |free| *free < count).unwrap_or_else(PoisonError::into_inner);
+        *free -= count;
+        Self(count)
+    }
+}
+
+impl Drop for Processors {
+    fn drop(&mut self) {
+        *PROCESSORS.lock().unwrap_or_else(PoisonError::into_inner) += self.0;
+        GIVEN_BACK.notify_all();
+    }
+}
 
 /// Between two looks into the guest: each costs its CPUs a shell.
 const LOOK: Duration = Duration::from_millis(500);
@@ -18,7 +40,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct Machine {
     name: String,
     memory: String,
-    _one: MutexGuard<'static, ()>,
+    processors: Processors,
 }
 
 /// What a command in the guest said, and whether it succeeded.
@@ -44,14 +66,16 @@ fn script() -> PathBuf {
 }
 
 impl Machine {
-    /// A new one from the node image, up, with so much memory (MiB) and these options for QEMU.
+    /// A new one from the node image, up, with so many processors (1 or 2), so much memory (MiB) and these options for QEMU.
     ///
     /// # Panics
     /// It did not come up; as do all others here.
-    pub fn new(name: &str, memory: u32, qemu: &[&str]) -> Self {
-        let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let machine =
-            Self { name: format!("{name}-{}", std::process::id()), memory: memory.to_string(), _one: one };
+    pub fn new(name: &str, processors: u32, memory: u32, qemu: &[&str]) -> Self {
+        let machine = Self {
+            name: format!("{name}-{}", std::process::id()),
+            memory: memory.to_string(),
+            processors: Processors::take(processors),
+        };
         machine.boot(None, qemu);
         machine
     }
@@ -70,7 +94,8 @@ impl Machine {
     /// Switches it on, its clock at `clock` (such as `2036-01-31T12:00:00`; else the present), and waits until root can
     /// log in.
     pub fn boot(&self, clock: Option<&str>, qemu: &[&str]) {
-        let mut arguments = vec!["-m", &self.memory];
+        let processors = self.processors.0.to_string();
+        let mut arguments = vec!["-c", &processors, "-m", &self.memory];
         arguments.extend(clock.iter().flat_map(|clock| ["-t", clock]));
         arguments.push("--");
         arguments.extend(qemu);

@@ -1,7 +1,7 @@
 //! Boots and what comes with them: crashes are told from ends in order, `start` runs once and when the network is up, a
 //! full disk stops nothing that runs, reboots are planned, announced and done in order.
 //!
-//! What needs a machine of its own to be switched off (power cuts, panics, wrong clocks) is in `tests/tests/reboots`.
+//! What needs a machine of its own to be switched off (power cuts, panics, wrong clocks) is in `tests/tests/machines/reboots`.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! The Debian package on a machine of its own, under a real systemd: what an administrator does to a node, and that no
 //! slice notices what it is not to notice. Driven from outside, because the machine goes down in between.
-//!
-//! Only built with the feature `vm` (`make test-machines`): it needs the node image and takes many minutes.
 
 mod slices;
 
@@ -15,8 +13,8 @@ use slices::{Lives, all_live, make, undisturbed};
 /// How many services must not notice; `PLAB_TEST_SLICES` makes a quicker round.
 const SLICES: usize = 100;
 
-/// The machine's memory in MiB.
-const MEMORY: u32 = 3072;
+/// As many as a machine of one processor can have beside another machine.
+const FEW: usize = 10;
 
 /// What a script of the project's prints: where the package is that it has made.
 fn made_by(script: &str, suffix: &str) -> PathBuf {
@@ -112,7 +110,8 @@ fn traces(machine: &Machine) -> Vec<String> {
 fn the_life_of_a_node() {
     let count =
         std::env::var("PLAB_TEST_SLICES").map_or(SLICES, |text| text.parse().expect("a number of slices"));
-    let machine = Machine::new("package", MEMORY, &[]);
+    let (processors, memory) = if count > FEW { (2, 3072) } else { (1, 2048) };
+    let machine = Machine::new("package", processors, memory, &[]);
     let clean = traces(&machine);
     let (before, current) = (earlier(), package(""));
     eprintln!("the upgrade is from {} to {}", before.display(), current.display());

@@ -1,7 +1,5 @@
 //! Whatever switches a node off, it comes back to its last accepted state and says what happened: reboots in order,
 //! power cuts, a panic, clocks that are wrong by years, a full disk, two days without a network.
-//!
-//! In virtual machines of their own: `make test-machines`, after `make image`.
 
 mod node;
 
