@@ -117,10 +117,11 @@ impl Pty {
     /// # Panics
     /// The new size is not told, or Ctrl-C ends nothing.
     pub fn expect_size_and_interrupt(&mut self) {
-        // One process, so that Ctrl-C has one to end.
+        // One process, so that Ctrl-C has one to end. Not print() in the handler: the signal may come while print() is at work.
         self.type_in(
-            "python3 -c \"import os, signal, time; signal.signal(28, lambda *a: print('now', \
-             *os.get_terminal_size(), flush=True)); print('liste' + 'ning', flush=True); time.sleep(1000)\"\n",
+            "python3 -c \"import os, signal, time; signal.signal(28, lambda *a: os.write(1, \
+             ('now %d %d ' % os.get_terminal_size()).encode())); print('liste' + 'ning', flush=True); \
+             time.sleep(1000)\"\n",
         );
         self.await_shown("listening");
         self.resize(40, 120);
