@@ -88,10 +88,12 @@ impl Task {
 
     /// A last chance for it to be recorded, before the capsule ends that knows it, and perhaps the machine goes down.
     pub(super) async fn settle_configured(&mut self) {
-        if self.configured.syncing.is_some()
-            && let Ok(synced) = timeout(LAST_CHANCE, self.configured.synced()).await
-        {
-            self.configured_synced(synced).await;
+        if self.configured.syncing.is_some() {
+            let record = async {
+                let synced = self.configured.synced().await;
+                self.configured_synced(synced).await;
+            };
+            timeout(LAST_CHANCE, record).await.ok();
         }
     }
 }

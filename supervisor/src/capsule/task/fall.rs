@@ -1,6 +1,7 @@
 //! Down: `stop`, grace, kill; a capsule that ended by itself; a slice that goes for good.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,12 @@ impl Task {
         if frozen && let Err(error) = self.set_frozen(false).await {
             self.tell("thaw-failed", Severity::Warning, error.to_string());
         }
+        let removing = self.row.as_ref().is_none_or(|row| row.removing);
+        // While it ends it is held to what its slice may do now.
+        let definition = Rc::clone(&self.slice.definition.borrow());
+        if !removing && let Err(error) = self.set_network(&definition).await {
+            self.tell("change-failed", Severity::Error, error.to_string());
+        }
         self.first_word().await;
         self.hear_rest().await;
         let grace: Duration = self.slice.definition.borrow().control.stop_grace.into();
@@ -50,12 +57,14 @@ impl Task {
             self.tell("hook-ended", Severity::Warning, "stop: timed out");
         }
         // Until it is recorded capsule-init knows it, and tells it to the next plabd if this one is killed.
-        if self.row.as_ref().is_some_and(|row| !row.removing) {
+        self.hear_rest().await;
+        if !removing {
             self.settle_configured().await;
         }
         if let Err(error) = death::clear(&self.node.machine, &self.slice.name, Some(self.uid())).await {
             self.tell("clear-failed", Severity::Error, error.to_string());
         }
+        self.hear_rest().await;
         self.forget_capsule();
         self.tell("capsule-stopped", Severity::Info, why);
     }

@@ -230,6 +230,8 @@ impl Task {
             return;
         }
         let first = up.applied.is_none();
+        // Before anything else can fail: what it may not do any more, it may not do until that is mended, either.
+        let network = self.set_network(definition).await;
         // What capsule-init itself says it was made of, so that an adopted one is judged as well as our own.
         // Frozen, or just connected, it has not answered yet; its answer wakes this task again.
         let Some(born) = self.slice.born.borrow().clone() else { return };
@@ -253,14 +255,10 @@ impl Task {
                 }
             }
             Difference::Wish => {
-                // What it may not do on the network any more, it may not do while it ends, either.
-                if let Err(error) = self.set_network(definition).await {
-                    return self.failed("change-failed", &error, self.slice.state.get());
-                }
                 return self.renew("view, seccomp profile or raw sockets changed", definition).await;
             }
         }
-        if let Err(error) = self.set_network(definition).await {
+        if let Err(error) = network {
             return self.failed("change-failed", &error, self.slice.state.get());
         }
         let (machine, slice) = (Arc::clone(&self.node.machine), self.slice.name.clone());
@@ -308,14 +306,15 @@ impl Task {
     }
 
     /// Brings a running capsule to what its definition says of the network.
-    async fn set_network(&self, definition: &Definition) -> Result<(), KernelError> {
+    pub(super) async fn set_network(&self, definition: &Definition) -> Result<(), KernelError> {
         let (machine, slice) = (Arc::clone(&self.node.machine), self.slice.name.clone());
         let network = wishes::network(definition, self.uid(), &machine);
         let (uid, rate) = (self.uid(), definition.network.rate);
         let set = tokio::task::spawn_blocking(move || {
             let Some(cgroup) = machine.tree.capsule_cgroup(&slice)? else { return Ok(()) };
-            machine.bandwidth.place(uid, rate)?;
-            machine.guard().map_or(Ok(()), |guard| guard.admit(cgroup.id()?, network))
+            // First what it may do: that is not to wait for how fast.
+            machine.guard().map_or(Ok(()), |guard| guard.admit(cgroup.id()?, network))?;
+            machine.bandwidth.place(uid, rate)
         });
         set.await.unwrap_or_else(|error| {
             Err(KernelError::new("set the network of", &self.slice.name, std::io::Error::other(error)))
