@@ -122,9 +122,7 @@ INLINE int may_keep(struct bpf_sock *ctx)
 	if (class < 0)
 		return PASS;
 	owner = owner_of(class, ctx->src_port);
-	if (owner == OWNER_NOBODY)
-		hold(ctx, current_cgroup_id());
-	if (owner == OWNER_NOBODY || owner == capsule->uid)
+	if (owner == capsule->uid || (owner == OWNER_NOBODY && (class != CLASS_TCP || hold(ctx, capsule->uid))))
 		return PASS;
 	COUNT_REFUSAL(capsule, port);
 	return REFUSE;
@@ -205,6 +203,8 @@ int plab_connect4(struct bpf_sock_addr *ctx)
 
 	if (!capsule || !node)
 		return REFUSE;
+	if (ctx->sk)
+		let_go(ctx->sk);
 	return may_connect4(ctx, node, capsule, ctx->user_ip4);
 }
 
@@ -220,6 +220,8 @@ int plab_connect6(struct bpf_sock_addr *ctx)
 
 	if (!capsule || !node)
 		return REFUSE;
+	if (ctx->sk)
+		let_go(ctx->sk);
 	address[0] = ctx->user_ip6[0];
 	address[1] = ctx->user_ip6[1];
 	address[2] = ctx->user_ip6[2];
@@ -365,6 +367,8 @@ INLINE enum may may_leave(struct __sk_buff *skb, struct node *node, struct capsu
 		COUNT_REFUSAL(capsule, port);
 		return MAY_NOT;
 	}
+	if (class == CLASS_TCP && source_owner == OWNER_NOBODY && raw != RAW && (packet->tcp & TCP_SYN))
+		contest(capsule->uid, key->family == 6, key->local_port);
 	/* What stays goes through loopback, or through the device of its VRF. */
 	if (skb->ifindex == LOOPBACK || is_here(key->family, key->remote))
 		may = may_stay(skb, capsule, packet, class, source_owner, raw);

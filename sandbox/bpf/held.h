@@ -4,10 +4,10 @@
  * sockets is on, and those that the kernel gave to a socket of TCP that is on no list of the kernel's yet.
  * traceroute binds a socket of TCP to port 0 just to have its port, and sends from it by a raw one.
  *
- * Such a port is held by one socket, from its bind(2) until it is closed. A socket that connect(2) has let go of its
- * port keeps it here until it is closed; so a socket that is found on the port always decides before this does, also
- * one in TIME_WAIT. Where the kernel gives the port to another capsule's socket meanwhile, nobody holds it any more:
- * the first might hear what was for the second, and the second can be at another address (SO_REUSEADDR) than the first.
+ * Such a port is *held*, for the socket's version of IP, from bind(2) until connect(2) or the socket's end. A socket that
+ * is found on the port decides before this does, also one in TIME_WAIT. Nobody holds a port that another slice's socket
+ * was given meanwhile (two may be on one, at different addresses), or has opened a connection from: until the last that
+ * held it is closed.
  */
 #ifndef PLAB_HELD_H
 #define PLAB_HELD_H
@@ -15,20 +15,16 @@
 #include "packet.h"
 #include "state.h"
 
-/* Who holds a port: a cgroup that is gone holds nothing. */
-struct held {
-	__u64 cgroup;
-	__u64 cookie;
-};
-
-/* By port. */
+/* Who holds a port: `UID << 32 | CONTESTED | how many sockets`, and without a socket nobody. The index is `v6 << 16 | port`. */
 SECTION("maps") struct bpf_map_def plab2_held_tcp = {
-	BPF_MAP_TYPE_HASH, sizeof(__u32), sizeof(struct held), 1 << 16, BPF_F_NO_PREALLOC,
+	BPF_MAP_TYPE_ARRAY, sizeof(__u32), sizeof(__u64), 2 << 16, 0,
 };
+#define CONTESTED (1ull << 31)
+#define HOLDERS (CONTESTED - 1)
 
 /*
- * The port that a socket holds, 0 if none yet. Who may hold one has this from its making on: of a socket that the kernel
- * makes by itself, as a part of one of MPTCP, nobody hears when it is closed.
+ * `v6 << 16 | port` of the port that a socket holds, 0 if none yet. Who may hold one has this from its making on: of a
+ * socket that the kernel makes by itself, as a part of one of MPTCP, nobody hears when it is closed.
  */
 SECTION("maps") struct bpf_map_def plab2_holding = {
 	BPF_MAP_TYPE_SK_STORAGE, sizeof(__u32), sizeof(__u64), 0, BPF_F_NO_PREALLOC,
@@ -42,39 +38,61 @@ INLINE void may_hold(struct bpf_sock *ctx, const struct capsule *capsule)
 }
 
 /* Takes back what a socket holds. */
-INLINE void let_go(struct bpf_sock *ctx)
+INLINE void let_go(struct bpf_sock *sk)
 {
-	__u64 *holding = sk_storage_get(&plab2_holding, ctx, 0, 0);
-	struct held *held;
-	__u32 port;
+	__u64 *holding = sk_storage_get(&plab2_holding, sk, 0, 0), *held;
+	__u32 index;
 
 	if (!holding || !*holding)
 		return;
-	port = *holding;
+	index = *holding;
 	*holding = 0;
-	held = map_lookup(&plab2_held_tcp, &port);
-	if (held && held->cookie == sock_cookie(ctx))
-		map_delete(&plab2_held_tcp, &port);
+	held = map_lookup(&plab2_held_tcp, &index);
+	if (held)
+		__sync_fetch_and_add(held, -1);
 }
 
-/* Notes a port that nobody owns, which the kernel has given to a socket. */
-INLINE void hold(struct bpf_sock *ctx, __u64 cgroup)
+/* A port that nobody owns is used by the slice: whoever else holds it does so no more. */
+INLINE void contest(__u32 uid, int v6, __u16 port)
 {
-	__u64 *holding = sk_storage_get(&plab2_holding, ctx, 0, 0);
-	struct held mine = { .cgroup = cgroup }, *held;
-	__u32 port = (__u16)ctx->src_port;
+	__u32 index = (v6 ? 1 << 16 : 0) | port;
+	__u64 *held = map_lookup(&plab2_held_tcp, &index);
 
-	if (!holding)
-		return;
-	let_go(ctx);
-	held = map_lookup(&plab2_held_tcp, &port);
-	if (held && held->cgroup != cgroup && capsule_of(held->cgroup)) {
-		map_delete(&plab2_held_tcp, &port);
-		return;
+	if (held && (*held & HOLDERS) && *held >> 32 != uid)
+		__sync_fetch_and_or(held, CONTESTED);
+}
+
+/* Notes a port that nobody owns, which the kernel has given to a socket; 0 if that was not possible. */
+INLINE int hold(struct bpf_sock *ctx, __u32 uid)
+{
+	__u64 *holding = sk_storage_get(&plab2_holding, ctx, 0, 0), *held, old, next;
+	int v6 = ctx->family == AF_INET6;
+	__u32 index = (v6 ? 1 << 16 : 0) | (__u16)ctx->src_port;
+
+	if (!holding) {
+		contest(uid, v6, ctx->src_port);
+		return 1;
 	}
-	mine.cookie = sock_cookie(ctx);
-	*holding = port;
-	map_update(&plab2_held_tcp, &port, &mine, BPF_ANY);
+	let_go(ctx);
+	held = map_lookup(&plab2_held_tcp, &index);
+	if (!held)
+		return 0;
+	/* Again if another CPU was faster. */
+#pragma unroll
+	for (int i = 0; i < 4; i++) {
+		old = *(volatile __u64 *)held;
+		if (!(old & HOLDERS))
+			next = (__u64)uid << 32 | 1;
+		else if (old >> 32 == uid)
+			next = old + 1;
+		else
+			next = (old | CONTESTED) + 1;
+		if (__sync_val_compare_and_swap(held, old, next) == old) {
+			*holding = index;
+			return 1;
+		}
+	}
+	return 0;
 }
 
 /* Whether a port is the capsule's; HAS_SOCKET if a socket of its own gets what arrives there. */
@@ -89,10 +107,10 @@ INLINE enum has has_port(struct __sk_buff *skb, struct capsule *capsule, int v6,
 	enum class class = protocol == PROTO_TCP ? CLASS_TCP : CLASS_UDP;
 	__u16 port = ntohs(v6 ? tuple->ipv6.dport : tuple->ipv4.dport);
 	__u32 owner = owner_of(class, port);
-	__u32 key = port;
+	__u32 index = (v6 ? 1 << 16 : 0) | port;
 	struct capsule *holder;
 	struct bpf_sock *sk;
-	struct held *held;
+	__u64 *held;
 	int is_own;
 
 	if (owner != OWNER_NOBODY && owner != capsule->uid)
@@ -124,8 +142,8 @@ INLINE enum has has_port(struct __sk_buff *skb, struct capsule *capsule, int v6,
 		sk_release(sk);
 		return HAS_NOT;
 	}
-	held = map_lookup(&plab2_held_tcp, &key);
-	return held && held->cgroup == skb_cgroup_id(skb) ? HAS : HAS_NOT;
+	held = map_lookup(&plab2_held_tcp, &index);
+	return held && (*held & HOLDERS) && !(*held & CONTESTED) && *held >> 32 == capsule->uid ? HAS : HAS_NOT;
 }
 
 /* The same for a packet that the capsule sends or gets. */

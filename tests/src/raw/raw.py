@@ -280,12 +280,33 @@ def pair(protocol, address):
 
 def bind_to(address, port):
     """Keeps a socket of TCP on a port that the kernel chooses, though it has only this one to choose from unless it is 0."""
-    made = socket.socket(socket.AF_INET)
+    made = socket.socket(family_of(address))
+    if family_of(address) == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if port != "0":
         made.setsockopt(0, 51, struct.pack("I", int(port) << 16 | int(port)))  # IP_LOCAL_PORT_RANGE
     made.bind((address, 0))
     KEPT.setdefault("bound", []).append(made)
     return made.getsockname()[1]
+
+
+def connect_from(address, port):
+    """Connects the last such socket."""
+    KEPT["bound"][-1].connect((address, int(port)))
+    return "connected"
+
+
+def let_go():
+    """Closes all of them."""
+    for made in KEPT.pop("bound"):
+        made.close()
+    return "let go"
+
+
+def from_kept(to, from_port, to_port):
+    """A datagram from the raw socket that listens."""
+    KEPT["listener"].sendto(transport("udp", source_to(to), int(from_port), to, int(to_port)), (to, 0))
+    return "sent"
 
 
 def unbound():
@@ -359,7 +380,7 @@ def caps():
 
 VERBS = {f.__name__: f for f in (
     make, echo, answered, send, option, recverr, ancillary, bound, listen, heard, error, ids, offer, hand_over, taken, caps, raw, forge,
-    routed, syn, chat, hold, kept, served, several, bind_to, unbound, waiting)}
+    routed, syn, chat, hold, kept, served, several, bind_to, connect_from, let_go, from_kept, unbound, waiting)}
 
 
 def tried(verb, *arguments):

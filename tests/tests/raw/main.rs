@@ -74,12 +74,16 @@ fn what_is_withdrawn_is_gone_before_the_capsule_is() {
     let stop = "#!/bin/sh\nuntil [ -e $HOME/go ]; do sleep 0.1; done\nkill -TERM -1\n";
     slice(&node, "site_raw", "[network]\nraw = [\"udp\"]\nports = [\"udp/8656\"]\n");
     node.put("site_raw", "PlanetLab-control/stop", stop.as_bytes(), 0o755);
-    let mut actor = Actor::inside(&node, "site_raw");
-    assert_eq!(actor.ask("raw udp 127.0.0.1 8656 9"), "ok sent");
+    let mut actor = Actor::inside(&node, "site_raw").listen("udp 127.0.0.1");
+    for words in ["raw udp 127.0.0.1 8656 9", "from_kept 127.0.0.1 8656 9"] {
+        assert_eq!(actor.ask(words), "ok sent", "{words}");
+    }
     let without = TestNode::definition("site_raw", "[network]\nports = [\"udp/8656\"]\n");
     std::fs::write(node.definition_path("site_raw"), without).expect("write");
     node.await_event("site_raw", "hook-started", "stop");
-    assert_eq!(actor.ask("raw udp 127.0.0.1 8656 9"), "EPERM");
+    for words in ["raw udp 127.0.0.1 8656 9", "from_kept 127.0.0.1 8656 9"] {
+        assert_eq!(actor.ask(words), "EPERM", "{words}");
+    }
     assert_eq!(actor.ask("caps"), "ok 2000 2000 2000 2000 2000", "it is the former capsule");
     std::fs::write(node.home("site_raw").join("go"), "").expect("write");
     node.await_event("site_raw", "capsule-stopped", "definition changed");

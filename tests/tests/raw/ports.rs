@@ -101,16 +101,45 @@ fn a_port_is_held_while_nobody_else_can_have_it() {
     for name in ["site_raw", "site_other"] {
         slice(&node, name, "[network]\nraw = [\"udp\", \"tcp\"]\n");
     }
+    slice(&node, "site_none", "");
     let said = |slice: &str, words: &str| inside(&node, slice, words);
     let port = |said: &str| said.split(' ').nth(1).and_then(|port| port.parse::<u16>().ok()).expect("a port");
-    // Two sockets may be on one port at two addresses. Then it is nobody's, whoever closes first.
-    let held = port(&said("site_raw", "bind_to 127.0.0.2 0"));
-    let words = format!("raw tcp 127.0.0.1 {held} 9");
-    assert_eq!(said("site_raw", &words), "ok sent");
-    assert_eq!(said("site_other", &words), "EPERM");
-    assert_eq!(said("site_other", &format!("bind_to 127.0.0.3 {held}")), format!("ok {held}"));
-    assert_eq!(said("site_raw", &words), "EPERM");
-    assert_eq!(said("site_other", &words), "EPERM");
+    let hold =
+        |slice: &str, address: &str, wanted: u16| port(&said(slice, &format!("bind_to {address} {wanted}")));
+    let sends = |slice: &str, from: u16| said(slice, &format!("raw tcp 127.0.0.1 {from} 9"));
+    // Two sockets may be on one port at two addresses. Then it is nobody's until both are closed, whoever has `raw`.
+    for other in ["site_other", "site_none"] {
+        let held = hold("site_raw", "127.0.0.2", 0);
+        assert_eq!((sends("site_raw", held), sends("site_other", held)), ("ok sent".into(), "EPERM".into()));
+        for _ in 0..2 {
+            assert_eq!(hold(other, "127.0.0.3", held), held);
+            assert_eq!(
+                (sends("site_raw", held), sends("site_other", held)),
+                ("EPERM".into(), "EPERM".into())
+            );
+            assert_eq!(said(other, "let_go"), "ok let go");
+            assert_eq!(
+                (sends("site_raw", held), sends("site_other", held)),
+                ("EPERM".into(), "EPERM".into())
+            );
+        }
+        assert_eq!(said("site_raw", "let_go"), "ok let go");
+    }
+    // IPv6 is another matter.
+    let held = hold("site_raw", "127.0.0.2", 0);
+    for _ in 0..2 {
+        assert_eq!(hold("site_other", "::1", held), held);
+        assert_eq!((sends("site_raw", held), sends("site_other", held)), ("ok sent".into(), "EPERM".into()));
+        assert_eq!(said("site_other", "let_go"), "ok let go");
+    }
+    // Who connects from it may lose it to anybody; and who opens a connection from it has it.
+    assert_eq!(said("site_raw", "connect_from 127.0.0.1 9"), "ECONNREFUSED");
+    assert_eq!(sends("site_raw", held), "EPERM");
+    let held = hold("site_none", "127.0.0.3", 0);
+    assert_eq!(hold("site_raw", "127.0.0.2", held), held);
+    assert_eq!(sends("site_raw", held), "ok sent");
+    assert_eq!(said("site_none", "connect_from 127.0.0.1 9"), "ECONNREFUSED");
+    assert_eq!(sends("site_raw", held), "EPERM");
     // Who holds the port of a connection that has ended holds nothing of that.
     let ended = said("site_raw", "waiting 127.0.0.1");
     let (client, server) = (port(&ended), ended.rsplit(' ').next().expect("a port"));
