@@ -300,7 +300,8 @@ fn on_a_full_disk_records_are_counted_as_lost_and_nobody_waits() {
         drop(filler);
         std::fs::remove_file(disk.join("filler")).expect("remove");
         eventually("it is written again", || kept().trouble.is_none().then_some(()));
-        store.flush().expect("there is space again");
+        // Two batches wait, and one question is answered in time only if a busy machine writes them in time.
+        eventually("all that waited is written", || store.flush().ok());
         // Ports and times are the same for many: some records of one millisecond are one flow.
         let found = reader.who_sent(&plab_flows::Filter::default()).expect("an answer");
         assert_eq!(found.senders[0].counts.packets_out + kept().lost_store, all);
