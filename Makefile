@@ -89,7 +89,7 @@ vm: ## Build the node image, boot it under QEMU, open a shell in it (root)
 	@$(MAKE) --no-print-directory image
 	@tests/vm/shell
 
-# As slow as emulated CPUs are beside other work. Two tests at a time: machines of one processor each.
+# As slow as emulated CPUs are beside other work. Two tests at a time: most machines have one processor.
 test-machines: ## What happens to a node as a whole: power, clocks, boots, the package's life (root, after make test-images)
 	$(as_root)
 	PLAB_TEST_SLOW=$${PLAB_TEST_SLOW:-10} $(CARGO) test -p plab-tests --features vm --test machines \

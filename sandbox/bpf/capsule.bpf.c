@@ -63,13 +63,14 @@ int plab_sock(struct bpf_sock *ctx)
 		goto refuse;
 	switch (ctx->protocol) {
 	case PROTO_TCP:
+		may_hold(ctx, capsule);
+		return PASS;
 	case PROTO_MPTCP:
 	case PROTO_UDP:
 	case PROTO_UDPLITE:
 	/* Of type SOCK_DGRAM: the kernel's own safe ping, where net.ipv4.ping_group_range lets a slice have it. */
 	case PROTO_ICMP:
 	case PROTO_ICMPV6:
-		may_hold(ctx, capsule);
 		return PASS;
 	case PROTO_SCTP:
 		/* The kernel shows no bind of SCTP to a program, so without a port there is no socket either. */
@@ -367,6 +368,7 @@ INLINE enum may may_leave(struct __sk_buff *skb, struct node *node, struct capsu
 		COUNT_REFUSAL(capsule, port);
 		return MAY_NOT;
 	}
+	/* Opened or accepted: whose connection it is, has the port. */
 	if (class == CLASS_TCP && source_owner == OWNER_NOBODY && raw != RAW && (packet->tcp & TCP_SYN))
 		contest(capsule->uid, key->family == 6, key->local_port);
 	/* What stays goes through loopback, or through the device of its VRF. */

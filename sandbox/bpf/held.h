@@ -30,10 +30,10 @@ SECTION("maps") struct bpf_map_def plab2_holding = {
 	BPF_MAP_TYPE_SK_STORAGE, sizeof(__u32), sizeof(__u64), 0, BPF_F_NO_PREALLOC,
 };
 
-/* A new socket of the capsule's: it may hold a port. If there is no memory, it may not. */
+/* A new socket of TCP of the capsule's: it may hold a port. If there is no memory, it may not. */
 INLINE void may_hold(struct bpf_sock *ctx, const struct capsule *capsule)
 {
-	if (ctx->protocol == PROTO_TCP && (capsule->flags & CAPSULE_RAW_TCP))
+	if (capsule->flags & CAPSULE_RAW_TCP)
 		sk_storage_get(&plab2_holding, ctx, 0, BPF_SK_STORAGE_GET_F_CREATE);
 }
 

@@ -80,7 +80,7 @@ INLINE int is_ordinary(const struct packet *packet)
 
 /*
  * For the kernel's verifier, which follows each way that a packet's reading can take through all that comes after, unless it
- * cannot tell them apart: it is a tenth of the work if what was read is nothing it knows. Every start of plabd waits for it.
+ * cannot tell them apart: it is a quarter of the work if what was read is nothing it knows. Every start of plabd waits for it.
  */
 INLINE void forget(struct packet *packet)
 {

@@ -95,61 +95,83 @@ fn a_slice_sends_from_its_own_port_and_from_one_that_it_holds() {
     finish(node);
 }
 
-#[test]
-fn a_port_is_held_while_nobody_else_can_have_it() {
-    let node = TestNode::start("raw-ports-held");
+/// Slices of which the first two have raw sockets.
+fn holders(node: &TestNode) {
     for name in ["site_raw", "site_other"] {
-        slice(&node, name, "[network]\nraw = [\"udp\", \"tcp\"]\n");
+        slice(node, name, "[network]\nraw = [\"udp\", \"tcp\"]\n");
     }
-    slice(&node, "site_none", "");
-    let said = |slice: &str, words: &str| inside(&node, slice, words);
-    let port = |said: &str| said.split(' ').nth(1).and_then(|port| port.parse::<u16>().ok()).expect("a port");
-    let hold =
-        |slice: &str, address: &str, wanted: u16| port(&said(slice, &format!("bind_to {address} {wanted}")));
-    let sends = |slice: &str, from: u16| said(slice, &format!("raw tcp 127.0.0.1 {from} 9"));
+    slice(node, "site_none", "");
+}
+
+/// The first port that an answer names.
+fn port(said: &str) -> u16 {
+    said.split(' ').nth(1).and_then(|port| port.parse().ok()).unwrap_or_else(|| panic!("no port: {said}"))
+}
+
+/// Binds a socket to a port of the kernel's choice, from which there is only this one to choose unless it is 0.
+fn bind(node: &TestNode, slice: &str, address: &str, wanted: u16) -> u16 {
+    port(&inside(node, slice, &format!("bind_to {address} {wanted}")))
+}
+
+/// What sending from the port by a raw socket comes to, for each slice that has some.
+fn sending(node: &TestNode, from: u16) -> [String; 2] {
+    ["site_raw", "site_other"].map(|slice| inside(node, slice, &format!("raw tcp 127.0.0.1 {from} 9")))
+}
+
+#[test]
+fn a_port_that_two_slices_were_given_is_held_by_none() {
+    let node = TestNode::start("raw-ports-two");
+    holders(&node);
     // Two sockets may be on one port at two addresses. Then it is nobody's until both are closed, whoever has `raw`.
     for other in ["site_other", "site_none"] {
-        let held = hold("site_raw", "127.0.0.2", 0);
-        assert_eq!((sends("site_raw", held), sends("site_other", held)), ("ok sent".into(), "EPERM".into()));
+        let held = bind(&node, "site_raw", "127.0.0.2", 0);
+        assert_eq!(sending(&node, held), ["ok sent", "EPERM"]);
         for _ in 0..2 {
-            assert_eq!(hold(other, "127.0.0.3", held), held);
-            assert_eq!(
-                (sends("site_raw", held), sends("site_other", held)),
-                ("EPERM".into(), "EPERM".into())
-            );
-            assert_eq!(said(other, "let_go"), "ok let go");
-            assert_eq!(
-                (sends("site_raw", held), sends("site_other", held)),
-                ("EPERM".into(), "EPERM".into())
-            );
+            assert_eq!(bind(&node, other, "127.0.0.3", held), held);
+            assert_eq!(sending(&node, held), ["EPERM", "EPERM"]);
+            assert_eq!(inside(&node, other, "let_go"), "ok let go");
+            assert_eq!(sending(&node, held), ["EPERM", "EPERM"]);
         }
-        assert_eq!(said("site_raw", "let_go"), "ok let go");
+        assert_eq!(inside(&node, "site_raw", "let_go"), "ok let go");
+        assert_eq!(bind(&node, "site_raw", "127.0.0.2", held), held);
+        assert_eq!(sending(&node, held), ["ok sent", "EPERM"], "begun anew");
+        assert_eq!(inside(&node, "site_raw", "let_go"), "ok let go");
     }
     // IPv6 is another matter.
-    let held = hold("site_raw", "127.0.0.2", 0);
+    let held = bind(&node, "site_raw", "127.0.0.2", 0);
     for _ in 0..2 {
-        assert_eq!(hold("site_other", "::1", held), held);
-        assert_eq!((sends("site_raw", held), sends("site_other", held)), ("ok sent".into(), "EPERM".into()));
-        assert_eq!(said("site_other", "let_go"), "ok let go");
+        assert_eq!(bind(&node, "site_other", "::1", held), held);
+        assert_eq!(sending(&node, held), ["ok sent", "EPERM"]);
+        assert_eq!(inside(&node, "site_other", "let_go"), "ok let go");
     }
-    // Who connects from it may lose it to anybody; and who opens a connection from it has it.
-    assert_eq!(said("site_raw", "connect_from 127.0.0.1 9"), "ECONNREFUSED");
-    assert_eq!(sends("site_raw", held), "EPERM");
-    let held = hold("site_none", "127.0.0.3", 0);
-    assert_eq!(hold("site_raw", "127.0.0.2", held), held);
-    assert_eq!(sends("site_raw", held), "ok sent");
-    assert_eq!(said("site_none", "connect_from 127.0.0.1 9"), "ECONNREFUSED");
-    assert_eq!(sends("site_raw", held), "EPERM");
+    finish(node);
+}
+
+#[test]
+fn a_port_is_held_by_no_connection_and_from_none() {
+    let node = TestNode::start("raw-ports-connected");
+    holders(&node);
+    // Who connects from it may lose it to anybody.
+    let held = bind(&node, "site_raw", "127.0.0.2", 0);
+    assert_eq!(inside(&node, "site_raw", "connect_from 127.0.0.1 9"), "ECONNREFUSED");
+    assert_eq!(sending(&node, held), ["EPERM", "EPERM"]);
+    // Who opens a connection from it has it.
+    let held = bind(&node, "site_none", "127.0.0.3", 0);
+    assert_eq!(bind(&node, "site_raw", "127.0.0.2", held), held);
+    assert_eq!(sending(&node, held), ["ok sent", "EPERM"]);
+    assert_eq!(inside(&node, "site_none", "connect_from 127.0.0.1 9"), "ECONNREFUSED");
+    assert_eq!(sending(&node, held), ["EPERM", "EPERM"]);
     // Who holds the port of a connection that has ended holds nothing of that.
-    let ended = said("site_raw", "waiting 127.0.0.1");
+    let ended = inside(&node, "site_raw", "waiting 127.0.0.1");
     let (client, server) = (port(&ended), ended.rsplit(' ').next().expect("a port"));
-    assert_eq!(said("site_other", &format!("bind_to 127.0.0.2 {client}")), format!("ok {client}"));
-    assert_eq!(said("site_other", &format!("raw tcp 127.0.0.1 {client} 9 ack")), "ok sent", "the control");
-    assert_eq!(said("site_other", &format!("raw tcp 127.0.0.1 {client} {server} ack")), "EPERM");
+    assert_eq!(bind(&node, "site_other", "127.0.0.2", client), client);
+    assert_eq!(sending(&node, client), ["EPERM", "ok sent"], "the control");
+    let words = format!("raw tcp 127.0.0.1 {client} {server} ack");
+    assert_eq!(inside(&node, "site_other", &words), "EPERM");
     // A port of UDP is a socket's for as long as it is on it.
-    let gone = said("site_raw", "unbound");
+    let gone = inside(&node, "site_raw", "unbound");
     assert!(gone.ends_with(" then 0"), "{gone}");
-    assert_eq!(said("site_raw", &format!("raw udp 127.0.0.1 {} 9", port(&gone))), "EPERM");
+    assert_eq!(inside(&node, "site_raw", &format!("raw udp 127.0.0.1 {} 9", port(&gone))), "EPERM");
     finish(node);
 }
 

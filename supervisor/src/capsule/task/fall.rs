@@ -32,18 +32,18 @@ impl Task {
         let frozen = up.frozen;
         self.slice.set(SliceState::Stopping, Some(why.to_owned()));
         self.tell("capsule-stopping", Severity::Info, why);
-        if frozen && let Err(error) = self.set_frozen(false).await {
-            self.tell("thaw-failed", Severity::Warning, error.to_string());
-        }
         let removing = self.row.as_ref().is_none_or(|row| row.removing);
         // While it ends it is held to what its slice may do now.
         let definition = Rc::clone(&self.slice.definition.borrow());
         if !removing && let Err(error) = self.set_network(&definition).await {
             self.tell("change-failed", Severity::Error, error.to_string());
         }
+        if frozen && let Err(error) = self.set_frozen(false).await {
+            self.tell("thaw-failed", Severity::Warning, error.to_string());
+        }
         self.first_word().await;
         self.hear_rest().await;
-        let grace: Duration = self.slice.definition.borrow().control.stop_grace.into();
+        let grace: Duration = definition.control.stop_grace.into();
         let deadline = Instant::now() + grace;
         let present =
             self.slice.said.borrow().as_ref().is_some_and(|said| said.present.contains(&Hook::Stop));
