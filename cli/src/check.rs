@@ -54,10 +54,14 @@ pub fn show(rows: &[Row], allowed: &[&str], json: bool, screen: Screen) -> Resul
 /// Whether no capsule starts because of this row.
 fn prevents(row: &Row, allowed: &[&str]) -> bool {
     match row.state {
-        State::Present => false,
-        State::Degraded => !allowed.contains(&row.feature.as_str()),
+        State::Present | State::Restricted => false,
+        State::Degraded => !allows(row, allowed),
         State::Missing => true,
     }
+}
+
+fn allows(row: &Row, allowed: &[&str]) -> bool {
+    allowed.contains(&row.feature.as_str())
 }
 
 /// The table, what to do about each row that is not as it should be, and the verdict.
@@ -72,6 +76,7 @@ pub fn render(rows: &[Row], allowed: &[&str], screen: Screen) -> String {
         let (name, style) = match row.state {
             State::Present => ("present", Style::Good),
             State::Degraded => ("degraded", Style::Warn),
+            State::Restricted => ("restricted", Style::Warn),
             State::Missing => ("missing", Style::Bad),
         };
         table.push(vec![
@@ -105,6 +110,8 @@ pub fn render(rows: &[Row], allowed: &[&str], screen: Screen) -> String {
     } else if !unnamed.is_empty() {
         let names = unnamed.join(", ");
         (Style::Bad, format!("No capsule starts here unless the node file says\n  degrade = [{names}]"))
+    } else if lacking.iter().any(|row| row.state == State::Restricted && !allows(row, allowed)) {
+        (Style::Warn, "Capsules start, unless their definitions ask for what is restricted here".to_owned())
     } else if !lacking.is_empty() {
         let count = lacking.len();
         (

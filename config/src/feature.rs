@@ -8,7 +8,7 @@ use crate::units::serde_as_text;
 
 /// What a feature name looks like, for error messages.
 pub(crate) const EXPECTED: &str = "one of memory.high, memory.swap, memory.oom-group, landlock.scope, \
-                                   landlock.ioctl, network.bpf, audit";
+                                   landlock.ioctl, network.bpf, network.untracked, audit";
 
 /// Something the design promises that some kernels or machines cannot give.
 ///
@@ -29,19 +29,23 @@ pub enum Feature {
     /// `network.bpf`: ports and opt-outs held by BPF programs on the capsules' cgroup; without it Landlock's rules on
     /// TCP ports are all there is (ABI 4).
     NetworkBpf,
+    /// `network.untracked`: no firewall that tracks connections sees what raw sockets send before the programs refuse it.
+    /// Asked only of definitions with `raw`.
+    NetworkUntracked,
     /// `audit`: the syslog that the audit trail goes to can be reached.
     Audit,
 }
 
 impl Feature {
     /// All features there are.
-    pub const ALL: [Feature; 7] = [
+    pub const ALL: [Feature; 8] = [
         Feature::MemoryHigh,
         Feature::MemorySwap,
         Feature::MemoryOomGroup,
         Feature::LandlockScope,
         Feature::LandlockIoctl,
         Feature::NetworkBpf,
+        Feature::NetworkUntracked,
         Feature::Audit,
     ];
 
@@ -54,6 +58,7 @@ impl Feature {
             Feature::LandlockScope => "landlock.scope",
             Feature::LandlockIoctl => "landlock.ioctl",
             Feature::NetworkBpf => "network.bpf",
+            Feature::NetworkUntracked => "network.untracked",
             Feature::Audit => "audit",
         }
     }

@@ -349,7 +349,7 @@ fn node_files_are_told_alike() {
     assert_eq!(
         node_file("name = \"x.org\"\ndegrade = [\"memory.hihg\"]"),
         ["node.toml:2:12: degrade[0]: read \"memory.hihg\", expected one of memory.high, memory.swap, \
-          memory.oom-group, landlock.scope, landlock.ioctl, network.bpf, audit"]
+          memory.oom-group, landlock.scope, landlock.ioctl, network.bpf, network.untracked, audit"]
     );
     assert_eq!(
         node_file("name = \"x.org\"\nuids = \"0-99999\"\naddress = \"::1\"\nlandlock.abi = 0"),

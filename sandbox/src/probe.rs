@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{CgroupTree, ControllerVersion};
 use crate::landlock_rules::{IOCTL_SINCE, NEWEST_KNOWN, SCOPES_SINCE, kernel_abi};
-use crate::net::NetworkGuard;
+use crate::net::{NetworkGuard, Tracking};
 
 /// How a feature stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub enum ProbeState {
     Present,
     /// Not there; capsules run, with less.
     Degraded,
+    /// Not there; definitions that ask for what it makes safe are refused.
+    Restricted,
     /// Not there; no capsule starts.
     Missing,
 }
@@ -142,6 +144,20 @@ pub fn report(tree_name: &str) -> Vec<ProbeRow> {
             Some("mount the cgroup hierarchies; see cgroups(7)"),
         ),
     }
+    let tracking = Tracking::look();
+    let untracked = matches!(tracking, Ok(None));
+    row(
+        "network.untracked",
+        "`raw`: nothing remembers what is sent before it can be refused",
+        if untracked { ProbeState::Present } else { ProbeState::Restricted },
+        match tracking {
+            Ok(None) => "no firewall tracks connections".into(),
+            Ok(Some(how)) => how.to_string(),
+            Err(error) => error.to_string(),
+        },
+        (!untracked)
+            .then_some("a firewall without connection tracking (`ct`, `nat`), or no definition with `raw`"),
+    );
     let abi = kernel_abi();
     row(
         "landlock.abi",

@@ -8,7 +8,11 @@ use crate::machine::Machine;
 use crate::ports::Taken;
 
 /// Features that are missing on this machine, whether or not the node file allows that.
-pub fn missing(offered: &Offered) -> Vec<Feature> {
+pub fn missing(machine: &Machine) -> Vec<Feature> {
+    lacking(&machine.offered, machine.firewall.seen().is_some())
+}
+
+fn lacking(offered: &Offered, tracked: bool) -> Vec<Feature> {
     let checks = [
         (Feature::MemoryHigh, offered.memory_high),
         (Feature::MemorySwap, offered.memory_swap),
@@ -16,6 +20,7 @@ pub fn missing(offered: &Offered) -> Vec<Feature> {
         (Feature::LandlockScope, offered.landlock_abi >= SCOPES_SINCE),
         (Feature::LandlockIoctl, offered.landlock_abi >= IOCTL_SINCE),
         (Feature::NetworkBpf, offered.network_bpf),
+        (Feature::NetworkUntracked, !tracked),
     ];
     checks.into_iter().filter(|(_, there)| !there).map(|(feature, _)| feature).collect()
 }
@@ -30,11 +35,15 @@ pub fn admit(
     former: Option<&str>,
     machine: &Machine,
 ) -> Result<Definition, Vec<ConfigError>> {
-    let mut errors = refusals(&definition, &machine.node, &machine.offered);
-    if let (Err(why), Some(error)) =
-        (&machine.guard, errors.iter_mut().find(|error| error.key == Feature::NetworkBpf.name()))
+    // Looked at anew for who asks, as it can change at any time.
+    let tracked = if definition.network.raw.is_empty() { None } else { machine.firewall.look() };
+    let mut errors = refusals(&definition, &machine.node, &machine.offered, tracked.is_some());
+    for (feature, why) in
+        [(Feature::NetworkBpf, machine.guard.as_ref().err()), (Feature::NetworkUntracked, tracked.as_ref())]
     {
-        error.reason = error.reason.take().map(|reason| format!("{reason}: {why}"));
+        if let (Some(why), Some(error)) = (why, errors.iter_mut().find(|error| error.key == feature.name())) {
+            error.reason = error.reason.take().map(|reason| format!("{reason}: {why}"));
+        }
     }
     if errors.is_empty()
         && let Err(reason) = machine.profile(definition.seccomp.profile.as_str())
@@ -82,7 +91,7 @@ pub fn conflict(definition: &Definition, taken: &Taken) -> ConfigError {
 }
 
 /// What of a definition the kernel cannot be made to hold.
-fn refusals(definition: &Definition, node: &NodeFile, offered: &Offered) -> Vec<ConfigError> {
+fn refusals(definition: &Definition, node: &NodeFile, offered: &Offered, tracked: bool) -> Vec<ConfigError> {
     let name = &definition.name;
     let mut refusals = Vec::new();
     let needed = i32::try_from(node.landlock.abi).unwrap_or(i32::MAX);
@@ -94,9 +103,13 @@ fn refusals(definition: &Definition, node: &NodeFile, offered: &Offered) -> Vec<
         );
         refusals.push(refusal(definition, "landlock.abi", reason));
     }
-    for feature in missing(offered) {
-        // The others concern every capsule; this one only those that ask.
-        let asked = feature != Feature::MemoryHigh || definition.memory.high.is_some();
+    for feature in lacking(offered, tracked) {
+        // Most concern every capsule; these only those that ask.
+        let asked = match feature {
+            Feature::MemoryHigh => definition.memory.high.is_some(),
+            Feature::NetworkUntracked => !definition.network.raw.is_empty(),
+            _ => true,
+        };
         if asked && !node.may_lack(feature) {
             let reason = format!(
                 "{name}: this node cannot enforce {feature}; add \"{feature}\" to `degrade` in the node file to run \
@@ -145,14 +158,16 @@ mod tests {
     fn what_cannot_be_enforced_is_refused_by_name() {
         let strict = node("");
         let high = definition("high = \"32M\"\nmax = \"64M\"", &strict);
-        assert!(refusals(&high, &strict, &ALL).is_empty());
+        assert!(refusals(&high, &strict, &ALL, false).is_empty());
         let without = Offered { memory_high: false, ..ALL };
-        assert!(refusals(&high, &strict, &without)[0].to_string().contains("cannot enforce memory.high"));
         assert!(
-            refusals(&definition("max = \"64M\"", &strict), &strict, &without).is_empty(),
+            refusals(&high, &strict, &without, false)[0].to_string().contains("cannot enforce memory.high")
+        );
+        assert!(
+            refusals(&definition("max = \"64M\"", &strict), &strict, &without, false).is_empty(),
             "nobody asked"
         );
-        assert!(refusals(&high, &node("\"memory.high\""), &without).is_empty());
+        assert!(refusals(&high, &node("\"memory.high\""), &without, false).is_empty());
     }
 
     #[test]
@@ -160,10 +175,23 @@ mod tests {
         let lax = node("\"network.bpf\"");
         let without = Offered { network_bpf: false, ..ALL };
         let raw = definition("max = \"64M\"\n[network]\nraw = [\"icmp\"]", &lax);
-        assert!(refusals(&raw, &lax, &ALL).is_empty());
-        let refused = refusals(&raw, &lax, &without);
+        assert!(refusals(&raw, &lax, &ALL, false).is_empty());
+        let refused = refusals(&raw, &lax, &without, false);
         assert!(refused.len() == 1 && refused[0].to_string().contains("network.raw"), "{refused:?}");
-        assert!(refusals(&definition("max = \"64M\"", &lax), &lax, &without).is_empty());
+        assert!(refusals(&definition("max = \"64M\"", &lax), &lax, &without, false).is_empty());
+    }
+
+    #[test]
+    fn where_connections_are_tracked_raw_sockets_have_to_be_allowed() {
+        let strict = node("");
+        let raw = definition("max = \"64M\"\n[network]\nraw = [\"udp\"]", &strict);
+        let refused = refusals(&raw, &strict, &ALL, true);
+        assert!(refused.len() == 1 && refused[0].key == "network.untracked", "{refused:?}");
+        assert!(refusals(&raw, &node("\"network.untracked\""), &ALL, true).is_empty());
+        assert!(
+            refusals(&definition("max = \"64M\"", &strict), &strict, &ALL, true).is_empty(),
+            "nobody asked"
+        );
     }
 
     #[test]
@@ -176,8 +204,8 @@ mod tests {
             Offered { landlock_abi: 5, ..ALL },
             Offered { network_bpf: false, ..ALL },
         ] {
-            assert_eq!(refusals(&plain, &strict, &offered).len(), 1);
+            assert_eq!(refusals(&plain, &strict, &offered, false).len(), 1);
         }
-        assert_eq!(refusals(&plain, &strict, &Offered { landlock_abi: 0, ..ALL }).len(), 3);
+        assert_eq!(refusals(&plain, &strict, &Offered { landlock_abi: 0, ..ALL }, false).len(), 3);
     }
 }

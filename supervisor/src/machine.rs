@@ -18,6 +18,7 @@ use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, memfd_create, openat}
 use crate::accounts::Accounts;
 use crate::bandwidth::Bandwidth;
 use crate::disk::Disk;
+use crate::firewall::Firewall;
 use crate::opt_outs::OptOuts;
 use crate::paths::Paths;
 use crate::ports::Ports;
@@ -57,6 +58,8 @@ pub struct Machine {
     pub opt_outs: OptOuts,
     /// What the kernel offers.
     pub offered: Offered,
+    /// Whether it tracks connections.
+    pub firewall: Firewall,
     /// The capsule-init program, open.
     pub init: OwnedFd,
     etc: EtcFiles,
@@ -84,6 +87,8 @@ impl Machine {
         let tree = CgroupTree::open(&tree_name, place)?;
         let guard = NetworkGuard::load(&tree).map_err(|error| error.to_string());
         let offered = Offered::probe(&tree, guard.is_ok());
+        let firewall = Firewall::default();
+        firewall.look();
         let ports = Ports::new([&node.network.own_ports[..], &node.network.open_loopback].concat(), &paths);
         let bandwidth = Bandwidth::new(&tree_name, node.bandwidth.clone(), guard.is_ok());
         let opt_outs = OptOuts::new(&node.network.opt_out);
@@ -116,6 +121,7 @@ impl Machine {
             bandwidth,
             opt_outs,
             offered,
+            firewall,
             init: opened,
             skeleton_etc: spec.skeleton.join("etc"),
             etc,
@@ -164,6 +170,21 @@ impl Machine {
                 std::io::Error::other(reason.to_string()),
             )
             .hint("degrade = [\"network.bpf\"] in the node file lets capsules run without")),
+        }
+    }
+
+    /// For what is about to run with raw sockets: only where nothing sees what they send before the programs do, unless the
+    /// node file lets it.
+    ///
+    /// # Errors
+    /// What sees it.
+    pub fn required_untracked(&self) -> Result<(), KernelError> {
+        match self.firewall.look() {
+            Some(why) if !self.node.may_lack(Feature::NetworkUntracked) => {
+                Err(KernelError::new("hold to its raw sockets", "a capsule", std::io::Error::other(why))
+                    .hint("degrade = [\"network.untracked\"] in the node file lets it run all the same"))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -14,6 +14,7 @@ mod directory;
 mod disk;
 mod etc_watch;
 mod events;
+mod firewall;
 mod flows;
 mod ledger;
 mod ledger_watch;
@@ -168,7 +169,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     node.boot.report(&node);
     clock::begin(&node);
     power::resume(&node).await?;
-    for feature in admission::missing(&node.machine.offered) {
+    for feature in admission::missing(&node.machine) {
         if node.machine.node.may_lack(feature) {
             node.events.report(
                 None,
@@ -203,6 +204,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     tokio::task::spawn_local(flows::follow(Rc::clone(&node)));
     tokio::task::spawn_local(bandwidth::follow(Rc::clone(&node)));
     tokio::task::spawn_local(addresses::follow(Rc::clone(&node)));
+    tokio::task::spawn_local(firewall::follow(Rc::clone(&node)));
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

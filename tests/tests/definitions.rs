@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use plab_tests::{COUNTING, Neighbour, TestNode, eventually, eventually_or, rounds};
+use plab_tests::{COUNTING, Neighbour, TestNode, eventually, eventually_or, patience, rounds};
 use serde_json::Value;
 
 fn slices(node: &TestNode) -> PathBuf {
@@ -586,7 +586,7 @@ fn in_the_long_run<T>(why: &str, mut what: impl FnMut() -> Result<T, String>) ->
     loop {
         match what() {
             Ok(value) => return value,
-            Err(so_far) => assert!(begun.elapsed() < Duration::from_secs(180), "never: {why}; {so_far}"),
+            Err(so_far) => assert!(begun.elapsed() < 3 * patience(), "never: {why}; {so_far}"),
         }
         std::thread::sleep(Duration::from_millis(500));
     }

@@ -60,6 +60,8 @@ struct Kernel {
 struct Network {
     /// The programs of the sandbox can be loaded.
     bpf: bool,
+    /// No firewall tracks connections.
+    untracked: bool,
     /// A socket can be closed by somebody else.
     close_sockets: bool,
     /// What is sent and received can be limited.
@@ -171,6 +173,12 @@ fn network(want: &Network, missing: &mut Missing) {
         missing.unless(row.is_some_and(|row| row.state == plab_sandbox::probe::ProbeState::Present), || {
             let found = row.map_or("it was not looked for", |row| row.found.as_str());
             format!("BPF programs on control groups (CONFIG_CGROUP_BPF, CONFIG_BPF_JIT): {found}")
+        });
+    }
+    if want.untracked {
+        let tracking = plab_sandbox::net::Tracking::look();
+        missing.unless(matches!(tracking, Ok(None)), || {
+            format!("a firewall that tracks no connections, or none: {tracking:?}")
         });
     }
     if want.shaping {

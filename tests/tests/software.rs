@@ -3,7 +3,7 @@
 
 use std::net::TcpListener;
 
-use plab_tests::{Output, TestNode};
+use plab_tests::{Output, TestNode, patience};
 
 const PROFILES: [&str; 2] = ["default", "strict"];
 
@@ -47,10 +47,13 @@ impl Machine {
     /// Runs a script under one profile, with the slice's port in `$PORT`.
     fn try_run(&self, profile: &str, script: &str) -> Output {
         let script = format!(
-            "set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\nPORT={}\nsoon() {{ for _ in $(seq 600); do \"$@\" && return; sleep 0.05; done; echo \"never: $*\" >&2; return 1; }}\n{script}\necho done\n",
-            self.ports[PROFILES.iter().position(|known| *known == profile).expect("a profile")]
+            "set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\nPORT={}\nsoon() {{ for _ in $(seq {}); do \"$@\" && return; sleep 0.05; done; echo \"never: $*\" >&2; return 1; }}\n{script}\necho done\n",
+            self.ports[PROFILES.iter().position(|known| *known == profile).expect("a profile")],
+            patience().as_secs() * 10
         );
-        self.node.plab_with_input(&["exec", slice(profile), "timeout", "80", "bash", "-s"], script.as_bytes())
+        let never = (patience() * 2).as_secs().to_string();
+        self.node
+            .plab_with_input(&["exec", slice(profile), "timeout", &never, "bash", "-s"], script.as_bytes())
     }
 
     fn finish(self) {

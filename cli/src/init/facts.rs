@@ -145,6 +145,10 @@ fn lacking(rows: &[ProbeRow], notes: &mut Vec<String>) -> Vec<Lack> {
             Ok(feature) if row.state == ProbeState::Degraded => {
                 lacks.push(Lack { feature, needed_for: row.needed_for.clone(), advice: row.advice.clone() })
             }
+            Ok(feature) if row.state == ProbeState::Restricted => notes.push(format!(
+                "definitions that ask for this are refused unless `degrade` names \"{feature}\": {}; {}",
+                row.needed_for, row.found
+            )),
             _ => {
                 let advice = row.advice.as_ref().map(|advice| format!("; {advice}")).unwrap_or_default();
                 notes.push(format!("no capsule starts here without {}: {}{advice}", row.feature, row.found));

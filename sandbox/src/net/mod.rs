@@ -19,6 +19,7 @@ mod rtnetlink;
 mod shaping;
 mod sockets;
 mod tc;
+mod tracking;
 mod words;
 
 pub use flows::{FlowTap, RECORD_SIZE};
@@ -29,3 +30,4 @@ pub use reserved::ReservedPorts;
 pub use shaping::{ClassId, Plan, Shaper, TrafficCounts};
 pub use sockets::{InetSocket, SocketTable};
 pub use tc::ClassCounts;
+pub use tracking::Tracking;

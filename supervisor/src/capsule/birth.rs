@@ -57,6 +57,9 @@ pub fn birth(
     cgroup.set(&wishes::limits(definition, &machine.offered))?;
     let oom = cgroup.oom_event()?;
     machine.bandwidth.place(uid, definition.network.rate)?;
+    if wishes::kept(definition) == Kept::RawSockets {
+        machine.required_untracked()?;
+    }
     // Until its cgroup is known to the network's programs it could not even make a socket.
     let id = cgroup.id()?;
     known(id);

@@ -22,9 +22,8 @@ pub fn node(node: &Rc<Node>, caller: &Caller, one: Option<&str>, verify: bool) -
         .filter(|handle| caller.may_see(&handle.slice.name) && one.is_none_or(|one| one == handle.slice.name))
         .cloned()
         .collect();
-    let missing = admission::missing(&node.machine.offered)
-        .into_iter()
-        .filter(|feature| node.machine.node.may_lack(*feature));
+    let missing =
+        admission::missing(&node.machine).into_iter().filter(|feature| node.machine.node.may_lack(*feature));
     let mut degraded: Vec<String> = missing.map(|feature| feature.name().to_owned()).collect();
     if !crate::audit::reachable(node.machine.node.audit.syslog.as_path()) {
         degraded.push(plab_config::Feature::Audit.name().to_owned());
@@ -52,7 +51,13 @@ fn problems(node: &Node) -> Vec<String> {
     let trouble = trouble.map(|trouble| crate::ledger_watch::describe(&trouble, node.ledger.path()));
     let bandwidth =
         node.machine.bandwidth.problem().map(|problem| format!("not every limit is in force: {problem}"));
-    trouble.into_iter().chain(node.clock.doubt()).chain(node.births_held()).chain(bandwidth).collect()
+    trouble
+        .into_iter()
+        .chain(node.clock.doubt())
+        .chain(node.births_held())
+        .chain(bandwidth)
+        .chain(crate::firewall::problem(node))
+        .collect()
 }
 
 fn refused(node: &Node) -> Vec<RefusedDefinition> {

@@ -2,6 +2,7 @@
 //! heard; everything else that CAP_NET_RAW opens stays shut. What is one attempt and its refusal is in the table of `attacks`. Each refusal has the same beside it as root outside, where it
 //! works: a refusal that everybody gets would say nothing.
 
+mod firewall;
 mod ports;
 
 use plab_tests::raw::{Actor, FarHost, dismiss, equip, inside, outside};
