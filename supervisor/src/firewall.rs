@@ -60,7 +60,7 @@ fn tell(node: &Node, seen: Option<String>) {
             "the firewall tracks no connections any more: definitions with `raw` can be given again";
         return node.events.report(None, "firewall", Severity::Info, message.to_owned());
     };
-    let (severity, message) = match problem(node) {
+    let (severity, message) = match problem(node, |_| true) {
         Some(problem) => (Severity::Error, problem),
         None if node.machine.node.may_lack(Feature::NetworkUntracked) => (
             Severity::Warning,
@@ -71,8 +71,9 @@ fn tell(node: &Node, seen: Option<String>) {
     node.events.report(None, "firewall", severity, message);
 }
 
-/// The capsules that should not run as they do: they were begun before the firewall tracked connections.
-pub fn problem(node: &Node) -> Option<String> {
+/// The capsules that should not run as they do, of those that who asks may see: they were begun before the firewall tracked
+/// connections.
+pub fn problem(node: &Node, may_see: impl Fn(&str) -> bool) -> Option<String> {
     let why = node.machine.firewall.seen()?;
     if node.machine.node.may_lack(Feature::NetworkUntracked) {
         return None;
@@ -81,7 +82,8 @@ pub fn problem(node: &Node) -> Option<String> {
     let running = slices.values().filter(|handle| {
         handle.slice.pid.get().is_some() && !handle.slice.definition.borrow().network.raw.is_empty()
     });
-    let names: Vec<&str> = running.map(|handle| handle.slice.name.as_str()).collect();
+    let names: Vec<&str> =
+        running.map(|handle| handle.slice.name.as_str()).filter(|name| may_see(name)).collect();
     (!names.is_empty()).then(|| {
         format!(
             "{why}, and there are raw sockets in {}: what they send is in its table before it can be refused; take `raw` \

@@ -32,7 +32,7 @@ pub fn node(node: &Rc<Node>, caller: &Caller, one: Option<&str>, verify: bool) -
         node: node.machine.node.name.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         degraded,
-        problems: problems(node),
+        problems: problems(node, caller),
         boot: Some(node.boot.summary(&node.clock)),
         planned: node.power.plan(),
         flows: (*caller == Caller::Root)
@@ -46,9 +46,10 @@ pub fn node(node: &Rc<Node>, caller: &Caller, one: Option<&str>, verify: bool) -
     }
 }
 
-fn problems(node: &Node) -> Vec<String> {
+fn problems(node: &Node, caller: &Caller) -> Vec<String> {
     let trouble = node.ledger.trouble().borrow().clone();
     let trouble = trouble.map(|trouble| crate::ledger_watch::describe(&trouble, node.ledger.path()));
+    let firewall = crate::firewall::problem(node, |slice| caller.may_see(slice));
     let bandwidth =
         node.machine.bandwidth.problem().map(|problem| format!("not every limit is in force: {problem}"));
     trouble
@@ -56,7 +57,7 @@ fn problems(node: &Node) -> Vec<String> {
         .chain(node.clock.doubt())
         .chain(node.births_held())
         .chain(bandwidth)
-        .chain(crate::firewall::problem(node))
+        .chain(firewall)
         .collect()
 }
 
