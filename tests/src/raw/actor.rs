@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use crate::{TestNode, binary};
+use crate::{Netns, TestNode, binary};
 
 const PROGRAM: &str = include_str!("raw.py");
 
@@ -34,6 +34,13 @@ impl Actor {
     /// Outside, as root.
     pub fn outside() -> Self {
         let mut command = Command::new("python3");
+        command.args(["-c", PROGRAM]);
+        Self::of(command)
+    }
+
+    /// The same in another network.
+    pub fn outside_in(namespace: &Netns) -> Self {
+        let mut command = namespace.command("python3");
         command.args(["-c", PROGRAM]);
         Self::of(command)
     }

@@ -40,7 +40,7 @@ def message(kind, number, sequence, payload, code=0):
 def packet(made):
     """The next packet, from its transport header on."""
     data = made.recv(70000)
-    return data[(data[0] & 15) * 4:] if made.family == socket.AF_INET else data
+    return data[(data[0] & 15) * 4:] if made.family == socket.AF_INET and made.type == socket.SOCK_RAW else data
 
 
 def arriving(made, seconds):
@@ -138,6 +138,29 @@ def heard():
     """How many packets have been heard since it began to listen."""
     with KEPT.pop("listener") as made:
         return len(arriving(made, 0.2))
+
+
+def pinging(address, number, seconds="20"):
+    """One request by the kernel's own ping, from a socket of this ID; its answer, and then whatever comes is heard."""
+    family, protocol, request, _ = of(address)
+    made = KEPT["listener"] = ping_socket(address, number)
+    made.sendto(message(request, 0, 1, b"plab"), (address, 0))
+    made.settimeout(int(seconds))
+    return made.recv(100)[8:].decode()
+
+
+def ping_socket(address, number):
+    """A socket of the kernel's own ping that has this ID."""
+    family, protocol, _, _ = of(address)
+    made = socket.socket(family, socket.SOCK_DGRAM, protocol)
+    made.bind((address, int(number)))
+    return made
+
+
+def await_echoes(address, number):
+    """Begins to hear by a socket of the kernel's own ping."""
+    KEPT["listener"] = ping_socket(address, number)
+    return "listens"
 
 
 def error(address, port):
@@ -380,7 +403,7 @@ def caps():
 
 VERBS = {f.__name__: f for f in (
     make, echo, answered, send, option, recverr, ancillary, bound, listen, heard, error, ids, offer, hand_over, taken, caps, raw, forge,
-    routed, syn, chat, hold, kept, served, several, bind_to, connect_from, let_go, from_kept, unbound, waiting)}
+    pinging, await_echoes, routed, syn, chat, hold, kept, served, several, bind_to, connect_from, let_go, from_kept, unbound, waiting)}
 
 
 def tried(verb, *arguments):

@@ -3,6 +3,7 @@
 //! works: a refusal that everybody gets would say nothing.
 
 mod firewall;
+mod ping;
 mod ports;
 
 use plab_tests::raw::{Actor, FarHost, dismiss, equip, inside, outside};
