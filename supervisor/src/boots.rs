@@ -1,8 +1,10 @@
 //! The present boot, and how the one before ended (3.8).
 
+mod manager;
 mod panic_records;
 
 use std::cell::{Cell, RefCell};
+use std::path::Path;
 use std::rc::Rc;
 
 use jiff::Timestamp;
@@ -19,17 +21,20 @@ pub struct Boot {
     seen: RefCell<Seen>,
     concluded: Option<Conclusion>,
     before: Before,
+    /// Of the plabd before this one.
+    verdict: Option<manager::Verdict>,
     /// Whether the ledger has it; it could not be written on a full disk.
     recorded: Cell<bool>,
     network: Cell<Option<Network>>,
 }
 
 impl Boot {
-    /// Looks at the present boot, and at what the ledger has of the time before.
+    /// Looks at the present boot, and at what the ledger has of the time before; `verdict` is where the service manager has
+    /// written how the last plabd ended.
     ///
     /// # Errors
     /// The kernel does not name its boot, or the ledger cannot be read.
-    pub async fn look(ledger: &Ledger, clock: &Clock) -> Result<Self, LookError> {
+    pub async fn look(ledger: &Ledger, clock: &Clock, verdict: &Path) -> Result<Self, LookError> {
         let boot_id = std::fs::read_to_string(BOOT_ID).map_err(LookError::BootId)?.trim().to_owned();
         let before = ledger.before(boot_id.clone()).await?;
         let seen = Seen {
@@ -50,6 +55,7 @@ impl Boot {
             seen: RefCell::new(seen),
             concluded,
             before,
+            verdict: manager::Verdict::take(verdict),
             recorded: Cell::new(false),
             network: Cell::new(None),
         })
@@ -143,8 +149,10 @@ impl Boot {
         let last_seen = self.before.last_seen.as_deref().unwrap_or("a time that is not known");
         if self.before.same_boot.is_some() {
             if let Some(began) = &self.before.unmarked {
+                let how = self.verdict.as_ref().map(|said| format!(" ({said}, as the service manager says)"));
                 let message = format!(
-                    "the one of {began} ended without an order; it was last known to run at {last_seen}"
+                    "the one of {began} ended without an order{}; it was last known to run at {last_seen}",
+                    how.unwrap_or_default()
                 );
                 node.events.report(None, "plabd-crashed", Severity::Error, message);
             }

@@ -153,7 +153,7 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
     let audit = audit::Audit::start(machine.node.audit.syslog.as_path().to_owned())?;
     let events = Events::new(ledger.clone(), audit, ledger.last_event().await?);
     let clock = clock::Clock::new(ledger.meta(clock::LAST_SEEN).await?.as_deref());
-    let boot = boots::Boot::look(&ledger, &clock).await?;
+    let boot = boots::Boot::look(&ledger, &clock, &machine.paths.verdict()).await?;
     let flows = flows::Flows::open(&machine, &boot.id(), &clock);
     let sessions = Sessions::new(Kept::new(machine.paths.sessions()));
     let node = Rc::new(Node::new(machine, ledger, events, clock, boot, sessions, flows));

@@ -59,6 +59,11 @@ impl Paths {
         self.run.join("sessions")
     }
 
+    /// How the last plabd ended, if a service manager has written that down.
+    pub fn verdict(&self) -> PathBuf {
+        self.run.join("plabd.verdict")
+    }
+
     /// The control socket.
     pub fn control(&self) -> PathBuf {
         self.run.join("control.sock")

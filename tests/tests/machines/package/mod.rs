@@ -149,6 +149,9 @@ fn the_life_of_a_node() {
         machine.run("kill -STOP $(systemctl show -p MainPID --value plabd)");
     });
     assert!(machine.run("journalctl -u plabd --no-pager").contains("Watchdog timeout"));
+    let crashes = machine.run("plab events --json");
+    assert!(crashes.contains("(watchdog, killed with "), "{crashes}");
+    assert!(crashes.contains("(signal, killed with KILL, as the service manager says)"), "{crashes}");
 
     machine.reboot();
     let lives = stopped_in_order(&machine, "reboot", &lives);
