@@ -6,6 +6,7 @@
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustix::fs::{Gid, Uid};
+use rustix::io::Errno;
 use rustix::thread::CapabilitiesSecureBits;
 
 use crate::error::{KernelError, Tried};
@@ -54,6 +55,24 @@ impl Kept {
         match self {
             Self::Nothing => SECURE_BITS,
             Self::RawSockets => SECURE_BITS.difference(CapabilitiesSecureBits::KEEP_CAPS_LOCKED),
+        }
+    }
+
+    /// That this process has it to give, as plabd has if nothing has taken it from its service.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn require(self) -> Result<(), KernelError> {
+        let own = caps::read(None, CapSet::Permitted)
+            .map_err(|error| std::io::Error::other(error.to_string()))
+            .tried("read", "plabd's permitted set")?;
+        match self.capabilities().difference(&own).next() {
+            None => Ok(()),
+            Some(capability) => {
+                Err(KernelError::new(format!("grant {capability}"), "a slice's processes", Errno::PERM).hint(
+                    "plabd was started without it: see CapabilityBoundingSet= in `systemctl cat plabd`",
+                ))
+            }
         }
     }
 

@@ -57,7 +57,9 @@ pub fn birth(
     cgroup.set(&wishes::limits(definition, &machine.offered))?;
     let oom = cgroup.oom_event()?;
     machine.bandwidth.place(uid, definition.network.rate)?;
-    if wishes::kept(definition) == Kept::RawSockets {
+    let kept = wishes::kept(definition);
+    kept.require()?;
+    if kept == Kept::RawSockets {
         machine.required_untracked()?;
     }
     // Until its cgroup is known to the network's programs it could not even make a socket.
@@ -66,7 +68,7 @@ pub fn birth(
     match machine.required_guard()? {
         Some(guard) => guard.admit(id, wishes::network(definition, uid, machine))?,
         // Admission has refused it; and what has CAP_NET_RAW without the programs hears everybody.
-        None if wishes::kept(definition) == Kept::RawSockets => {
+        None if kept == Kept::RawSockets => {
             return Err(KernelError::new("hold to its raw sockets", slice, Errno::NOTSUP)
                 .hint("raw sockets take the BPF programs; `plab check` shows what the kernel lacks"));
         }
@@ -106,7 +108,7 @@ pub fn birth(
         readable: machine.template.readable().to_vec(),
         birthmark: Birthmark::of(definition, &profile.digest, tcp_ports.as_deref()).to_string(),
         tcp_ports,
-        raw: wishes::kept(definition) == Kept::RawSockets,
+        raw: kept == Kept::RawSockets,
         extra,
         skel: skel.is_some(),
     };
@@ -127,10 +129,7 @@ pub fn birth(
     // Layer 7: not what was asked for, but what is.
     let mut network = super::verify::network(machine, &cgroup, definition, uid)?;
     network.extend(machine.bandwidth.verify(uid)?);
-    if let Some(row) = readback::process(child.pid, uid, wishes::kept(definition))?
-        .into_iter()
-        .chain(network)
-        .find(|row| !row.ok)
+    if let Some(row) = readback::process(child.pid, uid, kept)?.into_iter().chain(network).find(|row| !row.ok)
     {
         let message = format!("asked {}, in force {}", row.asked, row.in_force);
         return Err(KernelError::new(

@@ -7,7 +7,7 @@ mod ping;
 mod ports;
 
 use plab_tests::raw::{Actor, FarHost, dismiss, equip, inside, outside};
-use plab_tests::{TestNode, eventually};
+use plab_tests::{TestNode, binary, eventually};
 
 const BOTH: &str = "[network]\nraw = [\"icmp\", \"icmpv6\"]\n";
 
@@ -67,6 +67,23 @@ fn who_was_granted_has_the_capability_and_nobody_else() {
         (inside(&node, "site_raw", "caps") == "ok 0 0 0 0 0").then_some(())
     });
     assert_eq!(inside(&node, "site_raw", "make 2 3 1"), "EPERM");
+    finish(node);
+}
+
+#[test]
+fn a_plabd_that_has_not_the_capability_gives_it_to_nobody_and_says_so() {
+    let node = TestNode::start_by("raw-without", "", |_| {
+        let mut without = std::process::Command::new("setpriv");
+        without.args(["--inh-caps", "-net_raw", "--bounding-set", "-net_raw"]).arg(binary("plabd"));
+        without
+    });
+    let asked = TestNode::definition("site_raw", "[network]\nraw = [\"icmp\"]\n");
+    let said = node.plab_with_input(&["apply", "-"], asked.as_bytes());
+    assert_ne!(said.code, 0, "{said:?}");
+    for words in ["could not grant CAP_NET_RAW", "CapabilityBoundingSet= in `systemctl cat plabd`"] {
+        assert!(said.stderr.contains(words), "{said:?}");
+    }
+    slice(&node, "site_none", "");
     finish(node);
 }
 
