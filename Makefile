@@ -45,8 +45,8 @@ deps-demo: ## Install the few that building and the demo need (root)
 # In this order: the second command makes capsule-init static, and a later `cargo build` of the first two
 # leaves it so. It is static because it runs inside capsules, whose libraries are not its concern.
 # plab-shell because it runs on the host for a slice: no variable that sshd lets through means anything to a loader.
-build: ## Build plabd, plab, plab-keys, and the static capsule-init and plab-shell
-	$(CARGO) build --release -p plab-supervisor -p plab-cli
+build: ## Build plabd, plab, plab-keys, libplab_pcap, and the static capsule-init and plab-shell
+	$(CARGO) build --release -p plab-supervisor -p plab-cli -p plab-pcap
 	$(CARGO) rustc --release -p plab-sandbox --bin capsule-init -- \
 	    -C target-feature=+crt-static -C relocation-model=static
 	$(CARGO) rustc --release -p plab-cli --bin plab-shell -- \

@@ -2,7 +2,7 @@
 //! is for the slice's ports.
 
 use plab_tests::raw::{Actor, FarHost, inside, outside};
-use plab_tests::{TestNode, eventually};
+use plab_tests::{TestNode, binary, eventually};
 
 use crate::{finish, slice};
 
@@ -35,6 +35,40 @@ fn stock_tools_run_and_say_what_they_found() {
     }
     // Without `raw`, what needs a raw socket does not run.
     assert_ne!(node.exec("site_none", &["traceroute", "-n", "-T", far.v4()]).code, 0);
+    finish(node);
+}
+
+#[test]
+fn hping_sends_as_it_does_and_listens_by_raw_sockets() {
+    let far = FarHost::set_up();
+    let node = TestNode::start("raw-hping");
+    let library = std::fs::read(binary("libplab_pcap.so")).expect("read the library");
+    slice(&node, "site_raw", ALL);
+    slice(&node, "site_none", "");
+    for name in ["site_raw", "site_none"] {
+        node.put(name, "libplab_pcap.so", &library, 0o755);
+    }
+    let hping = |slice: &str, preload: &str, words: &str| {
+        let command = format!("{preload} exec /usr/sbin/hping3 {words} {}", far.v4());
+        node.exec(slice, &["sh", "-c", &command])
+    };
+    let preload = "LD_PRELOAD=./libplab_pcap.so";
+    for (words, said) in [
+        ("-c 2 -i u200000 -1", "icmp_seq=1"),
+        ("-c 1 -S -k -s 8651 -p 9", "flags=RA"),
+        ("-c 1 -2 -k -s 8651 -p 33434", "ICMP Port Unreachable"),
+    ] {
+        let heard = hping("site_raw", preload, words);
+        assert!(heard.code == 0 && heard.stdout.contains(said), "{words}: {heard:?}");
+    }
+    // From ports that are not its own it sends nothing.
+    let refused = hping("site_raw", preload, "-c 1 -S -k -s 8652 -p 9");
+    assert!(refused.stderr.contains("Operation not permitted"), "{refused:?}");
+    // Why it takes the library, and that the library opens nothing.
+    let packet_socket = hping("site_raw", "", "-c 1 -1");
+    assert!(packet_socket.stdout.contains("open_pcap failed"), "{packet_socket:?}");
+    let without = hping("site_none", preload, "-c 1 -1");
+    assert!(without.code != 0 && without.stdout.contains("can't open raw socket"), "{without:?}");
     finish(node);
 }
 
