@@ -199,13 +199,55 @@ def offer(path):
     return "offered"
 
 
-def hand_over():
-    """Hands it to the first who does."""
-    made = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)
+def hand_over(kind="raw", port="0"):
+    """Hands it to the first who does; or an ordinary one, bound to a port if one is said."""
+    if kind == "raw":
+        made = socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)
+    else:
+        made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        if port != "0":
+            made.bind(("", int(port)))
     client, _ = KEPT.pop("offer").accept()
     socket.send_fds(client, [b"x"], [made.fileno()])
     client.recv(1)
     return "handed over"
+
+
+def await_socket(path):
+    """Is ready to be given one there."""
+    return offer(path).replace("offered", "waits")
+
+
+def given():
+    """Takes it."""
+    client, _ = KEPT.pop("offer").accept()
+    _, fds, _, _ = socket.recv_fds(client, 1, 1)
+    KEPT["given"] = socket.socket(fileno=fds[0])
+    return "given"
+
+
+def carry(source, to):
+    """Takes a socket from one and gives it to another, who cannot reach each other."""
+    clients = []
+    for path in (source, to):
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(path)
+        clients.append(client)
+    _, fds, _, _ = socket.recv_fds(clients[0], 1, 1)
+    socket.send_fds(clients[1], [b"x"], fds)
+    return "carried"
+
+
+def given_bind(port):
+    """Binds what was given."""
+    KEPT["given"].bind(("", int(port)))
+    return "bound"
+
+
+def given_send(to, port):
+    """Sends by what was given."""
+    KEPT["given"].sendto(b"plab", (to, int(port)))
+    return "sent"
 
 
 def taken(path, address, number):
@@ -402,7 +444,7 @@ def caps():
 
 
 VERBS = {f.__name__: f for f in (
-    make, echo, answered, send, option, recverr, ancillary, bound, listen, heard, error, ids, offer, hand_over, taken, caps, raw, forge,
+    make, echo, answered, send, option, recverr, ancillary, bound, listen, heard, error, ids, offer, hand_over, taken, await_socket, given, carry, given_bind, given_send, caps, raw, forge,
     pinging, await_echoes, routed, syn, chat, hold, kept, served, several, bind_to, connect_from, let_go, from_kept, unbound, waiting)}
 
 

@@ -16,6 +16,13 @@ pub fn cases() -> Vec<Case> {
     let mut cases = others_ports();
     cases.extend(the_nodes());
     cases.extend(services());
+    // The address is another's only after a filter of its own was asked.
+    let behind = format!("bind-notified {NEIGHBOUR_PORT}");
+    cases.push(
+        attack("others-port-behind-a-filter", "a neighbour's clients", behind, Errno(libc::EPERM))
+            .control_at(Place::Neighbour)
+            .into(),
+    );
     for (name, line) in [
         ("foreign-source-4", format!("net-option 2 {} {}", libc::SOL_IP, libc::IP_FREEBIND)),
         ("foreign-source-6", format!("net-option 10 {} {}", libc::SOL_IPV6, libc::IPV6_FREEBIND)),

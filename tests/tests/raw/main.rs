@@ -3,6 +3,7 @@
 //! works: a refusal that everybody gets would say nothing.
 
 mod firewall;
+mod handed;
 mod ping;
 mod ports;
 
@@ -266,22 +267,5 @@ fn options_and_addresses_that_reach_further_are_not_to_be_had() {
     assert!(["EINVAL", "ENETUNREACH"].contains(&said.as_str()), "{said}");
     let honest = format!("ancillary {} 0 8 000000000000000000000000", far.v4());
     assert_eq!(inside(&node, "site_raw", &honest), "ok sent");
-    finish(node);
-}
-
-#[test]
-fn a_socket_that_is_handed_on_stays_its_makers() {
-    let far = FarHost::set_up();
-    let node = TestNode::start("raw-handed");
-    slice(&node, "site_raw", BOTH);
-    let mut giver = Actor::inside(&node, "site_raw");
-    assert_eq!(giver.ask("offer passing"), "ok offered");
-    assert!(giver.tell("hand_over"));
-    // Outside, in root's hands, who could otherwise send anything.
-    let path = node.home("site_raw").join("passing");
-    let said = outside(&format!("taken {} {} 950", path.display(), far.v4()));
-    assert_eq!(said, "ok forged EPERM, heard plab");
-    assert_eq!(giver.answer(), "ok handed over");
-    assert_eq!(outside(&format!("send {} 3 1", far.v4())), "ok sent", "the control");
     finish(node);
 }

@@ -12,6 +12,7 @@ mod ipc;
 mod kernel;
 mod namespaces;
 mod network;
+mod notified;
 mod privileges;
 mod processes;
 mod requests;
@@ -40,6 +41,7 @@ fn main() {
         kernel::PRIMITIVES,
         namespaces::PRIMITIVES,
         network::PRIMITIVES,
+        notified::PRIMITIVES,
         privileges::PRIMITIVES,
         processes::PRIMITIVES,
         requests::PRIMITIVES,
