@@ -276,7 +276,8 @@ Examples:
     #[command(
         long_about = "Show the machine's boots, newest first: when each began, how it ended, and how often plabd was \
 started in it and crashed.\n\nEnds: `reboot`, `poweroff` and `shutdown` were ordered. `panic`: the kernel left a record. \
-`unclean`: there is no sign; the power was cut, the machine was reset, it hung, or it panicked and could leave no record.",
+`unclean`: there is no sign; the power was cut, the machine was reset, it hung, or it panicked and could leave no record. \
+`unknown`: plabd had been stopped while the machine went on.",
         after_help = concat_help(&["
 Examples:
   plab boots                               # the last 20

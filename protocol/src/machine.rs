@@ -76,6 +76,8 @@ pub enum BootEnd {
     Panic,
     /// Without a sign: the power was cut, the machine was reset, it hung, or it panicked and could leave no record.
     Unclean,
+    /// plabd had been stopped in order while the machine went on, so nobody saw how it ended.
+    Unknown,
 }
 
 impl BootEnd {
@@ -87,12 +89,13 @@ impl BootEnd {
             Self::Shutdown => "shutdown",
             Self::Panic => "panic",
             Self::Unclean => "unclean",
+            Self::Unknown => "unknown",
         }
     }
 
     /// The end of that name.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Reboot, Self::Poweroff, Self::Shutdown, Self::Panic, Self::Unclean]
+        [Self::Reboot, Self::Poweroff, Self::Shutdown, Self::Panic, Self::Unclean, Self::Unknown]
             .into_iter()
             .find(|end| end.name() == name)
     }

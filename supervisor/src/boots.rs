@@ -47,7 +47,8 @@ impl Boot {
         };
         let concluded = match (&before.same_boot, &before.previous) {
             (None, Some(previous)) if previous.ended.is_none() => {
-                Some(conclude(previous.began.parse().ok(), &panic_records::find()))
+                let stopped = before.unmarked.is_none();
+                Some(conclude(previous.began.parse().ok(), stopped, &panic_records::find()))
             }
             _ => None,
         };
@@ -162,7 +163,7 @@ impl Boot {
             (None, _) => (Severity::Notice, "no boot before it is known".to_owned()),
             (Some(end), None) => (Severity::Notice, format!("the one before ended in order: {}", end.name())),
             (Some(end), Some(concluded)) => (
-                Severity::Error,
+                if end == BootEnd::Unknown { Severity::Notice } else { Severity::Error },
                 format!(
                     "the one before ended at {last_seen} or later: {}, {}",
                     end.name(),
@@ -189,8 +190,9 @@ pub enum LookError {
     Ledger(#[from] LedgerError),
 }
 
-/// How a boot that nobody ended in order has ended. A record of a panic that is older than it is another boot's.
-fn conclude(began: Option<Timestamp>, records: &[panic_records::Record]) -> Conclusion {
+/// How a boot whose end nobody recorded has ended; `stopped` if its last plabd had been, and could record none. A record of
+/// a panic that is older than it is another boot's.
+fn conclude(began: Option<Timestamp>, stopped: bool, records: &[panic_records::Record]) -> Conclusion {
     let newest = records
         .iter()
         .filter(|record| began.is_none_or(|began| record.at >= began))
@@ -199,6 +201,10 @@ fn conclude(began: Option<Timestamp>, records: &[panic_records::Record]) -> Conc
         Some(record) => {
             Conclusion { end: BootEnd::Panic, evidence: format!("the kernel left {}", record.path.display()) }
         }
+        None if stopped => Conclusion {
+            end: BootEnd::Unknown,
+            evidence: "plabd had been stopped in order and not been started again".to_owned(),
+        },
         None => Conclusion {
             end: BootEnd::Unclean,
             evidence: "power cut, reset, hang, or a panic that left no record".to_owned(),
@@ -219,10 +225,14 @@ mod tests {
     fn only_a_record_of_its_own_time_makes_it_a_panic() {
         let began = at("2026-01-10T00:00:00Z");
         let record = |when: &str| Record { path: "/sys/fs/pstore/dmesg-erst-1".into(), at: at(when) };
-        assert_eq!(conclude(Some(began), &[]).end, BootEnd::Unclean);
-        assert_eq!(conclude(Some(began), &[record("2026-01-09T00:00:00Z")]).end, BootEnd::Unclean);
-        let found = conclude(Some(began), &[record("2026-01-09T00:00:00Z"), record("2026-01-11T00:00:00Z")]);
+        assert_eq!(conclude(Some(began), false, &[]).end, BootEnd::Unclean);
+        assert_eq!(conclude(Some(began), false, &[record("2026-01-09T00:00:00Z")]).end, BootEnd::Unclean);
+        let found =
+            conclude(Some(began), false, &[record("2026-01-09T00:00:00Z"), record("2026-01-11T00:00:00Z")]);
         assert_eq!(found.end, BootEnd::Panic);
         assert!(found.evidence.contains("dmesg-erst-1"), "{}", found.evidence);
+        // A plabd that was stopped cannot say how its boot ended; the kernel can.
+        assert_eq!(conclude(Some(began), true, &[]).end, BootEnd::Unknown);
+        assert_eq!(conclude(Some(began), true, &[record("2026-01-11T00:00:00Z")]).end, BootEnd::Panic);
     }
 }

@@ -44,6 +44,16 @@ fn a_reboot_in_order_runs_stop_then_start_and_is_recorded() {
     node.await_ran("site_a", "start", 4);
     let boots = node.boots();
     assert_eq!((boots.len(), boots[1]["ended"].as_str()), (4, Some("poweroff")), "{boots:#?}");
+
+    // A reboot that no plabd sees is neither in order nor a power cut.
+    node.rebooted_by(
+        "systemctl stop planetlab.target && systemctl stop planetlab-drain plabd && systemctl reboot; sleep 60",
+    );
+    node.await_ran("site_a", "start", 5);
+    let boots = node.boots();
+    assert_eq!((boots.len(), boots[1]["ended"].as_str()), (5, Some("unknown")), "{boots:#?}");
+    let said = node.await_event("booted");
+    assert!(said.contains("unknown, plabd had been stopped in order"), "{said}");
 }
 
 /// Works on slices for as long as the machine has power, and says on disk what it was told is done.
@@ -112,6 +122,18 @@ fn check_what_was_answered(node: &Node) {
         assert_eq!(node.state(slice), "none", "{slice} was answered for\n{done}");
         assert!(!stored.lines().any(|have| have == slice), "{slice} has storage\n{stored}");
     }
+    // What was cut while it was made or removed has left nothing of itself.
+    node.eventually("storage is there of the slices that are, and of no other", || {
+        let status = node.json("status");
+        let mut slices: Vec<String> = status["slices"]
+            .as_array()
+            .expect("slices")
+            .iter()
+            .map(|slice| slice["name"].as_str().expect("a name").to_owned())
+            .collect();
+        slices.sort();
+        (node.run("ls -A /var/lib/planetlab/slices").lines().eq(slices.iter())).then_some(())
+    });
     if let Some(last) = of("changed").last() {
         let text = node.run("cat /etc/planetlab/slices.d/site_change.toml");
         let now: u64 = text
@@ -226,6 +248,10 @@ fn with_a_disk_that_is_full_at_boot_slices_come_back() {
     node.boot(None, &[]);
     node.await_plabd();
     node.await_state("site_a", "running");
+    // Its hook cannot write that it ran; that it runs is seen.
+    node.eventually("its `start` runs", || {
+        node.try_run("plab exec site_a -- pgrep -x sleep").ok.then_some(())
+    });
     node.eventually("it says so", || node.run("plab status").contains("the disk is full").then_some(()));
     assert!(node.run("journalctl -b --no-pager").contains("event=disk-full"), "the system log has it");
     node.run("rm /var/lib/planetlab/filler*");
