@@ -115,6 +115,7 @@ pub async fn plan(
         let kept = node.ledger.set_meta(PLAN, text).await;
         kept.map_err(|error| refused(ErrorCode::Failed, error.to_string()))?;
         let message = announcement(node, &plan, at.as_second() - now.as_second());
+        warn(node, &message);
         node.events.report(None, "power-planned", Severity::Notice, message);
     }
     node.power.plan.send_replace(Some(plan.clone()));

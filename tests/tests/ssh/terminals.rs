@@ -46,9 +46,15 @@ fn whoever_is_logged_in_is_told_of_a_planned_reboot() {
     let mut terminal = Pty::of(slice.ssh(&key, &["-tt"]), (24, 100));
     terminal.type_in("PS1=; stty -echo; echo read''y\n");
     terminal.await_shown("ready");
-    // The first warning comes ten minutes before.
-    plab(&["node", "reboot", "--at", "+602s", "--reason", "new kernel"]).ok();
-    terminal.await_shown(" reboots in 10 min: new kernel ***");
+    // When it is planned, and ten minutes before.
+    plab(&["node", "reboot", "--at", "+3602s", "--reason", "new kernel"]).ok();
+    terminal.await_shown(" reboots in 60 min: new kernel ***");
+    plab(&["node", "cancel"]).ok();
+    plab(&["node", "reboot", "--at", "+602s", "--reason", "newer kernel"]).ok();
+    terminal.await_shown(" reboots in 10 min: newer kernel ***");
+    eventually("it is shown when there are ten minutes left, too", || {
+        (terminal.shown().matches("newer kernel ***").count() == 2).then_some(())
+    });
     plab(&["node", "cancel"]).ok();
     terminal.type_in("exit\n");
     terminal.wait();
@@ -72,7 +78,12 @@ fn a_command_gets_a_terminal_if_it_asks() {
     assert!(shown.contains("/dev/pts/") && shown.contains("33 77"), "{shown}");
     let plain = slice.run(&key, "tty");
     assert_eq!((plain.code, plain.stdout.as_str()), (1, "not a tty\n"));
-    // One that is pushed back by the oldest trick: the terminal's input queue (TIOCSTI) is refused inside.
-    let pushed = slice.run(&key, "python3 -c 'import fcntl; fcntl.ioctl(0, 0x5412, b\"x\")'");
-    assert!(pushed.code != 0, "{pushed:?}");
+    // The oldest trick there is with a terminal, to push characters into its input queue, is refused on one.
+    let mut pushes = slice.ssh(&key, &["-tt"]);
+    pushes.arg(
+        "python3 -c 'import fcntl, termios; fcntl.ioctl(0, termios.TIOCSTI, b\"x\"); print(\"pushed\")'",
+    );
+    let (status, shown) = Pty::of(pushes, (24, 80)).wait();
+    assert_eq!(status, 1, "{shown}");
+    assert!(shown.contains("PermissionError: [Errno 1]") && !shown.contains("pushed"), "{shown}");
 }
