@@ -219,21 +219,22 @@ async fn serve(machine: Arc<Machine>, drain_on_exit: bool) -> Result<(), Failure
             _ = interrupt.recv() => {}
         }
     }
-    node.events.report(
-        None,
-        "plabd-stopped",
-        Severity::Notice,
-        if drain_on_exit { "with every capsule" } else { "capsules run on" },
-    );
+    let rest = match (drain_on_exit, node.is_empty()) {
+        (true, _) => "with every capsule",
+        (false, true) => "no capsule runs",
+        (false, false) => "capsules run on",
+    };
+    node.events.report(None, "plabd-stopped", Severity::Notice, rest);
     end(&node).await;
     node.flows.close().await;
     std::fs::remove_file(node.machine.paths.control()).ok();
-    // Without slices the site's link is nobody's to share: limits go as they came, for the next plabd to put back.
-    if drain_on_exit || node.drained.get() {
+    // Without slices the site's link is nobody's to share, and no port is kept for them: both go as they came, for the next
+    // plabd to put back.
+    if drain_on_exit || node.is_empty() {
         node.machine.bandwidth.end()?;
+        node.machine.ports.end()?;
     }
     if drain_on_exit {
-        node.machine.ports.end()?;
         node.machine.tree.remove_bases()?;
     }
     Ok(())

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plab_config::{ConfigError, Definition, DefinitionSet, ErrorKind, SliceName};
-use plab_protocol::control::Severity;
+use plab_protocol::control::{Severity, SliceState};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::admission;
@@ -41,7 +41,7 @@ pub struct Node {
     /// The slices' tasks.
     pub slices: RefCell<BTreeMap<String, Handle>>,
     /// No capsule is to run until plabd starts anew.
-    pub drained: Cell<bool>,
+    drained: Cell<bool>,
     /// What time it is.
     pub clock: Clock,
     /// The machine's present boot.
@@ -299,6 +299,12 @@ impl Node {
         }
     }
 
+    /// Whether a drain has come to its end: no capsule runs, and none is to.
+    pub fn is_empty(&self) -> bool {
+        let slices = self.slices.borrow();
+        self.drained.get() && slices.values().all(|handle| handle.slice.state.get() == SliceState::Stopped)
+    }
+
     /// Stops every capsule and keeps them stopped; returns when the last is down.
     pub async fn drain(self: &Rc<Self>) {
         self.drained.set(true);
@@ -319,8 +325,8 @@ impl Node {
             waits.push((handle.slice.settled.subscribe(), handle));
         }
         for (mut settled, handle) in waits {
-            use plab_protocol::control::SliceState::Stopped;
-            while handle.slice.state.get() != Stopped && self.slices.borrow().contains_key(&handle.slice.name)
+            while handle.slice.state.get() != SliceState::Stopped
+                && self.slices.borrow().contains_key(&handle.slice.name)
             {
                 if settled.changed().await.is_err() {
                     break;

@@ -106,6 +106,45 @@ fn traces(machine: &Machine) -> Vec<String> {
     lines
 }
 
+/// Purges the package, and looks for what it brought: its files, its users, accounts of slices, sshd's configuration as
+/// sshd has it. This needs no state before, which an earlier purge may have spoilt. What dpkg said.
+fn purged(machine: &Machine) -> String {
+    let files = machine
+        .run("dpkg -L planetlab-node | while IFS= read -r at; do [ -d \"$at\" ] || echo \"$at\"; done");
+    assert!(files.lines().count() > 20, "{files}");
+    let began = machine.run("date +%s");
+    let said = machine.run("dpkg --purge planetlab-node 2>&1").to_owned();
+    let left = machine.run(&format!(
+        "for at in {} /run/planetlab /run/userdb; do [ ! -e $at ] || echo $at; done
+         getent passwd planetlab-keys; getent group planetlab-keys planetlab-slices; getent passwd | grep plab-shell
+         systemctl list-unit-files --no-legend 'planetlab*' 'plabd*'
+         journalctl -q --since @{began} -u ssh | grep -q -e Reloaded -e 'Received SIGHUP' || echo 'sshd was not told'",
+        files.replace('\n', " ")
+    ));
+    assert_eq!(left, "", "left behind by a purge: {said}");
+    said
+}
+
+/// The kernel's list of ports that nobody gets by chance.
+fn reserved_ports(machine: &Machine) -> String {
+    machine.run("cat /proc/sys/net/ipv4/ip_local_reserved_ports").to_owned()
+}
+
+/// The slice that has ports and raw sockets has them, and the kernel knows whose the ports are; another slice has not.
+fn has_its_network(machine: &Machine) {
+    machine.run("plab status --verify site_s2");
+    let reserved = reserved_ports(machine);
+    assert!(reserved.split(',').any(|range| range == "8081-8090"), "{reserved}");
+    let ping = "ping -n -q -c 1 127.0.0.1";
+    machine.run(&format!("plab exec site_s2 -- {ping}"));
+    let refused = machine.try_run(&format!("plab exec site_s1 -- {ping} 2>&1"));
+    assert!(!refused.ok && refused.text.contains("not permitted"), "{}", refused.text);
+    let take = "import socket; socket.socket().bind((\"\", 8081))";
+    machine.run(&format!("plab exec site_s2 -- python3 -c '{take}'"));
+    let refused = machine.try_run(&format!("plab exec site_s1 -- python3 -c '{take}' 2>&1"));
+    assert!(!refused.ok && refused.text.contains("PermissionError"), "{}", refused.text);
+}
+
 #[test]
 fn the_life_of_a_node() {
     let count =
@@ -117,7 +156,8 @@ fn the_life_of_a_node() {
     eprintln!("the upgrade is from {} to {}", before.display(), current.display());
 
     // The image has the current package, and a node file of it, which an earlier plabd may refuse.
-    machine.run("dpkg --purge planetlab-node 2>&1");
+    purged(&machine);
+    let unreserved = reserved_ports(&machine);
     install(&machine, &before);
     // Its network has no way out, for which the slices of a boot would wait.
     machine.run(
@@ -130,6 +170,7 @@ fn the_life_of_a_node() {
     let lives = make(&machine, count);
     eprintln!("{count} slices run");
     inherits_nothing(&machine);
+    has_its_network(&machine);
 
     unnoticed(&machine, "systemctl restart plabd", &lives, || {
         machine.run("systemctl restart plabd");
@@ -139,6 +180,7 @@ fn the_life_of_a_node() {
         let replaced = machine.run("readlink /proc/[0-9]*/exe | grep -c '/capsule-init (deleted)'");
         assert_eq!(replaced, count.to_string(), "each goes on with the capsule-init it began with");
     });
+    has_its_network(&machine);
     unnoticed(&machine, "systemctl daemon-reload and daemon-reexec", &lives, || {
         machine.run("systemctl daemon-reload && systemctl daemon-reexec && systemctl restart plabd");
     });
@@ -161,8 +203,10 @@ fn the_life_of_a_node() {
     machine.run("systemctl stop planetlab.target && systemctl stop planetlab-drain plabd planetlab-capsules");
     assert_eq!(machine.run("ps -eo comm= | grep -cE '^(plab|capsule)' || true"), "0");
     machine.run("test ! -e /sys/fs/cgroup/system.slice/planetlab-capsules.service");
+    assert_eq!(reserved_ports(&machine), unreserved, "no slice runs");
     machine.run("systemctl start planetlab.target");
     let lives = stopped_in_order(&machine, "systemctl stop and start", &lives);
+    has_its_network(&machine);
 
     unnoticed(&machine, "the holder of the cgroup killed", &lives, || {
         let holder = main_pid(&machine, "planetlab-capsules");
@@ -182,10 +226,13 @@ fn the_life_of_a_node() {
     machine.run("dpkg --remove planetlab-node 2>&1");
     assert_eq!(machine.run("ps -eo comm= | grep -cE '^(plab|capsule)' || true"), "0");
     machine.run("test -e /etc/planetlab/node.toml && test -d /var/lib/planetlab/slices/site_s7/home");
+    assert_eq!(reserved_ports(&machine), unreserved, "removed");
     install(&machine, &current);
     stopped_in_order(&machine, "remove and install", &lives);
-    let said = machine.run("dpkg --purge planetlab-node 2>&1");
+    has_its_network(&machine);
+    let said = purged(&machine);
     assert!(said.contains(&format!("PURGING: the storage of {count} slices")), "{said}");
+    assert_eq!(reserved_ports(&machine), unreserved, "purged");
     let left: Vec<String> = traces(&machine).into_iter().filter(|line| !clean.contains(line)).collect();
     assert_eq!(left, Vec::<String>::new(), "left behind by a purge");
     eprintln!("purged: nothing is left");

@@ -79,6 +79,7 @@ pub fn make(machine: &Machine, count: usize) -> Lives {
             printf 'name = "site_s%d"\ncontact = "a@site.example"\nnodes = ["%s"]\nmemory.max = "32M"\ncontrol.stop_grace = "2m"\n' \
                 "$i" "$name" >/root/slices/site_s$i.toml
         done
+        printf '[network]\nports = ["tcp/8081-8090"]\nraw = ["icmp"]\n' >>/root/slices/site_s2.toml
         mv /root/slices/* /etc/planetlab/slices.d/"#
     ));
     all_live(machine, count)
