@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::node::{Output, TestNode, binary};
+use crate::node::{TestNode, binary};
 
 /// A key of a test's: its line in a definition, and its fingerprint.
 #[derive(Debug, Clone, Copy)]
@@ -57,18 +57,4 @@ pub fn as_slice(node: &TestNode, slice: &str) -> Command {
     command.arg("--root").arg(node.root());
     command.env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
-}
-
-/// Runs it to its end, with nothing on its standard input.
-///
-/// # Panics
-/// It cannot be started.
-pub fn output(mut command: Command) -> Output {
-    use std::os::unix::process::ExitStatusExt;
-    let output = command.stdin(Stdio::null()).output().expect("start the login shell");
-    Output {
-        code: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
 }

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
-use crate::node::Output;
+use crate::command::output;
 
 /// A network namespace with loopback. It goes with the test, however that ends: it has no name, and the process that
 /// keeps it ends when the test closes its standard input.
@@ -69,11 +69,7 @@ impl Netns {
     /// # Panics
     /// It fails.
     pub fn sh(&self, script: &str) -> String {
-        let output =
-            self.command("sh").args(["-e", "-c", script]).stdin(Stdio::null()).output().expect("start sh");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let code = output.status.code().unwrap_or(-1);
-        Output { code, stdout: text(&output.stdout), stderr: text(&output.stderr) }.ok()
+        output(self.command("sh").args(["-e", "-c", script])).ok()
     }
 }
 

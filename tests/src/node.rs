@@ -1,6 +1,5 @@
 //! A node of a test's own, below a temporary root, beside whatever else runs on the machine.
 
-use std::io::Write;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
@@ -9,30 +8,9 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::command::{Output, output_of_input};
 use crate::leftovers;
 use crate::wait::eventually;
-
-/// What a command said and how it ended.
-#[derive(Debug, Clone)]
-pub struct Output {
-    /// Exit status; 128 and the signal's number if one ended it.
-    pub code: i32,
-    /// Standard output.
-    pub stdout: String,
-    /// Standard error.
-    pub stderr: String,
-}
-
-impl Output {
-    /// The output of a command that must have succeeded.
-    ///
-    /// # Panics
-    /// It did not.
-    pub fn ok(self) -> String {
-        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.stdout, self.stderr);
-        self.stdout
-    }
-}
 
 /// One of the project's programs. `make test` builds them and says where; by hand it is `target/release`.
 ///
@@ -236,27 +214,7 @@ impl TestNode {
     /// # Panics
     /// It cannot be started.
     pub fn plab_with_input(&self, args: &[&str], input: &[u8]) -> Output {
-        let mut child = Command::new(binary("plab"))
-            .arg("--root")
-            .arg(&self.root)
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("start plab");
-        let mut stdin = child.stdin.take().expect("piped");
-        let input = input.to_vec();
-        // A thread of its own: a command that answers before it has read everything must not block both.
-        let writer = std::thread::spawn(move || stdin.write_all(&input).ok());
-        let output = child.wait_with_output().expect("wait for plab");
-        writer.join().expect("writer");
-        use std::os::unix::process::ExitStatusExt;
-        Output {
-            code: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        output_of_input(Command::new(binary("plab")).arg("--root").arg(&self.root).args(args), input)
     }
 
     /// Where a slice's definition is.

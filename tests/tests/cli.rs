@@ -6,6 +6,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use plab_protocol::control::{NodeStatus, Reply, SliceState};
+use plab_tests::command::output_of_input;
 use plab_tests::{COUNTING, Output, Pty, TestNode, binary, eventually, eventually_or};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -715,14 +716,7 @@ fn top_completions_and_manuals_are_there() {
 
 /// `plab` as another user.
 fn as_user(node: &TestNode, uid: u32, args: &[&str], input: &[u8]) -> Output {
-    let mut child = plab(node, args).uid(uid).gid(uid).spawn().expect("start");
-    child.stdin.take().expect("piped").write_all(input).ok();
-    let output = child.wait_with_output().expect("wait");
-    Output {
-        code: code(output.status),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    output_of_input(plab(node, args).uid(uid).gid(uid), input)
 }
 
 #[test]

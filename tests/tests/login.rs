@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 
+use plab_tests::command::output;
 use plab_tests::leftovers::processes;
-use plab_tests::login::{ALICE, BOB, as_slice, keys, login, output};
+use plab_tests::login::{ALICE, BOB, as_slice, keys, login};
 use plab_tests::{Output, Pty, TestNode, binary, eventually, eventually_or};
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ fn await_sessions(node: &TestNode, count: usize) -> Vec<Value> {
 }
 
 fn run(node: &TestNode, line: &str) -> Output {
-    output(login(node, "site_a", ALICE, Some(line)))
+    output(&mut login(node, "site_a", ALICE, Some(line)))
 }
 
 /// Starts a login that stays until its standard input ends.
@@ -68,7 +69,7 @@ fn a_command_runs_inside_as_if_it_ran_here() {
     let mut command = login(&node, "site_a", ALICE, None);
     use std::os::unix::ffi::OsStrExt;
     command.env("SSH_ORIGINAL_COMMAND", std::ffi::OsStr::from_bytes(b"printf %s caf\xe9 | od -An -tx1"));
-    assert_eq!(output(command).stdout.trim(), "63 61 66 e9");
+    assert_eq!(output(&mut command).stdout.trim(), "63 61 66 e9");
     node.finish();
 }
 
@@ -87,7 +88,7 @@ fn the_environment_is_what_describes_the_connection() {
         ("LC_TIME", "de_DE.UTF-8"),
         ("LANG", "en_US.UTF-8"),
     ]);
-    let told = output(command).ok();
+    let told = output(&mut command).ok();
     let env: std::collections::BTreeMap<_, _> =
         told.lines().filter_map(|line| line.split_once('=')).collect();
     for (name, value) in [
@@ -196,13 +197,13 @@ fn who_is_in_is_told_with_the_key() {
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
     assert_eq!(node.plab(&["sessions", "site_b"]).ok(), "No sessions\n");
     // A slice sees its own, and the request itself is none.
-    let own = output(login(&node, "site_a", ALICE, Some("plab sessions --json"))).ok();
+    let own = output(&mut login(&node, "site_a", ALICE, Some("plab sessions --json"))).ok();
     assert_eq!(own.matches("\"login\"").count(), 2, "{own}");
     let other = node.status("site_b")["uid"].as_u64().expect("a UID").to_string();
     let mut asks = Command::new("/usr/bin/setpriv");
     asks.args(["--reuid", &other, "--regid", &other, "--clear-groups", "--"]).arg(binary("plab"));
     asks.arg("--root").arg(node.root()).args(["sessions"]);
-    assert_eq!(output(asks).ok(), "No sessions\n");
+    assert_eq!(output(&mut asks).ok(), "No sessions\n");
     // A new plabd knows them again; one that ended meanwhile is told of.
     node.kill_daemon();
     drop(bob.stdin.take());
@@ -276,7 +277,7 @@ fn a_removed_key_ends_what_it_opened_and_nothing_else() {
 fn keys_of(node: &TestNode, slice: &str) -> String {
     let mut command = Command::new(binary("plab-keys"));
     command.arg("--root").arg(node.root()).arg(slice);
-    output(command).ok()
+    output(&mut command).ok()
 }
 
 #[test]
@@ -290,7 +291,7 @@ fn the_keys_for_sshd_are_ssh_keygens_too() {
     std::fs::write(&file, &text).expect("write");
     let mut keygen = Command::new("ssh-keygen");
     keygen.arg("-lf").arg(&file);
-    let listed = output(keygen).ok();
+    let listed = output(&mut keygen).ok();
     assert!(listed.contains(ALICE.fingerprint) && listed.contains(BOB.fingerprint), "{listed}");
     for name in ["nobody", "../accounts/site_a", "site_a.keys", "", "root"] {
         assert_eq!(keys_of(&node, name), "", "{name}");
@@ -401,19 +402,19 @@ fn the_login_shell_is_for_slices_only() {
     // Root, by hand: `su - site_a` has no key and says so in the audit trail; anybody else is nobody.
     let mut su = as_slice(&node, "site_a");
     su.args(["-c", "id -un"]);
-    assert_eq!(output(su).stdout, "site_a\n");
+    assert_eq!(output(&mut su).stdout, "site_a\n");
     let told = node.await_event("site_a", "session-opened", "id -un");
     assert!(told.starts_with("site_a, PID"), "{told}");
     let nobody = *node.uids().end();
     let mut other = Command::new("/usr/bin/setpriv");
     other.args(["--reuid", &nobody.to_string(), "--clear-groups", "--"]).arg(binary("plab-shell"));
     other.arg("--root").arg(node.root()).args(["-c", "id"]);
-    let refused = output(other);
+    let refused = output(&mut other);
     assert_eq!((refused.code, refused.stdout.as_str()), (125, ""), "{refused:?}");
     assert!(refused.stderr.contains("neither root nor a slice"), "{refused:?}");
     let mut root = Command::new(binary("plab-shell"));
     root.arg("--root").arg(node.root()).args(["-c", "id"]);
-    let refused = output(root);
+    let refused = output(&mut root);
     assert_ne!(refused.code, 0, "{refused:?}");
     node.finish();
 }
@@ -444,7 +445,7 @@ fn the_users_agent_is_reached_from_inside() {
     let line = format!("python3 -c \"{ask}\"; stat -c %a \"$(dirname \"$SSH_AUTH_SOCK\")\"");
     let mut command = login(&node, "site_a", ALICE, Some(&line));
     command.env("SSH_AUTH_SOCK", &path);
-    assert_eq!(output(command).ok(), "KEYS\nKEYS\nKEYS\n700\n");
+    assert_eq!(output(&mut command).ok(), "KEYS\nKEYS\nKEYS\n700\n");
     // It went with the session, and is there for no other.
     let seen = run(&node, "echo \"[$SSH_AUTH_SOCK]\"; ls -A /tmp");
     assert_eq!(seen.stdout, "[]\n", "{seen:?}");
@@ -453,11 +454,11 @@ fn the_users_agent_is_reached_from_inside() {
         login(&node, "site_a", ALICE, Some(&format!("python3 -c \"{ask}\" 2>/dev/null; echo on")));
     std::fs::remove_file(&path).expect("remove");
     command.env("SSH_AUTH_SOCK", &path);
-    let gone = output(command);
+    let gone = output(&mut command);
     assert!(gone.code == 0 && gone.stdout.ends_with("on\n") && !gone.stdout.contains("KEYS"), "{gone:?}");
     // Nobody by a key: no agent.
     let mut su = as_slice(&node, "site_a");
     su.args(["-c", "echo \"[$SSH_AUTH_SOCK]\""]).env("SSH_AUTH_SOCK", &path);
-    assert_eq!(output(su).stdout, "[]\n");
+    assert_eq!(output(&mut su).stdout, "[]\n");
     node.finish();
 }

@@ -2,38 +2,63 @@
 //! A program that is missing on this machine is a failure that names it.
 
 use std::net::TcpListener;
+use std::process::Command;
 
+use plab_tests::command::output_of_input;
+use plab_tests::installed::InstalledSlice;
 use plab_tests::{Output, TestNode, patience};
 
 const PROFILES: [&str; 2] = ["default", "strict"];
 
-/// A node with one slice a profile, each as large as servers need.
+/// What says that this is a node, with plabd under its unit, whose hardening is then around all that runs here.
+const LANE: &str = "PLAB_LANE";
+
+/// Where the slices are.
+enum Node {
+    Tests(TestNode),
+    Installed,
+}
+
+impl Node {
+    fn plab(&self, args: &[&str], input: &[u8]) -> Output {
+        match self {
+            Self::Tests(node) => node.plab_with_input(args, input),
+            Self::Installed => output_of_input(Command::new("plab").args(args), input),
+        }
+    }
+}
+
+/// One slice a profile, each as large as servers need.
 struct Machine {
-    node: TestNode,
-    /// Each slice's own.
-    ports: [u16; 2],
+    node: Node,
+    slices: [Slice; 2],
+}
+
+struct Slice {
+    name: String,
+    profile: &'static str,
+    port: u16,
+    /// Removes it from a node that stays.
+    _installed: Option<InstalledSlice>,
 }
 
 impl Machine {
     /// `programs` must be there, seen from inside.
-    fn start(name: &str, programs: &[&str]) -> Self {
-        let node = TestNode::start(&format!("software-{name}"));
+    fn start(test: &str, programs: &[&str]) -> Self {
+        let node = match std::env::var(LANE) {
+            Ok(lane) if lane == "node" => Node::Installed,
+            _ => Node::Tests(TestNode::start(&format!("software-{test}"))),
+        };
         let ports = free_ports();
-        for (profile, port) in PROFILES.into_iter().zip(ports) {
-            let more = format!(
-                "[memory]\nmax = \"1G\"\n[tasks]\nmax = 512\n[seccomp]\nprofile = \"{profile}\"\n\
-                 [network]\nports = [\"tcp/{port}\", \"udp/{port}\"]"
-            );
-            node.define(slice(profile), &more);
+        let slices = [0, 1].map(|i| Slice::define(&node, test, PROFILES[i], ports[i]));
+        for slice in &slices {
             for program in programs {
-                let found = node.sh(
-                    slice(profile),
-                    &format!("PATH=$PATH:/usr/local/sbin:/usr/sbin command -v {program}"),
-                );
+                let look = format!("PATH=$PATH:/usr/local/sbin:/usr/sbin command -v {program}");
+                let found = node.plab(&["exec", &slice.name, "--", "bash", "-c", &look], b"");
                 assert_eq!(found.code, 0, "{program} is missing on this machine, or in the capsule's view");
             }
         }
-        Self { node, ports }
+        Self { node, slices }
     }
 
     /// Runs a script under each profile; its last line must be `done`, which comes after all it checks.
@@ -46,24 +71,40 @@ impl Machine {
 
     /// Runs a script under one profile, with the slice's port in `$PORT`.
     fn try_run(&self, profile: &str, script: &str) -> Output {
+        let slice = self.slices.iter().find(|slice| slice.profile == profile).expect("a profile");
         let script = format!(
             "set -euo pipefail\ntrap 'kill $(jobs -p) 2> /dev/null || true' EXIT\nPORT={}\nsoon() {{ for _ in $(seq {}); do \"$@\" && return; sleep 0.05; done; echo \"never: $*\" >&2; return 1; }}\n{script}\necho done\n",
-            self.ports[PROFILES.iter().position(|known| *known == profile).expect("a profile")],
+            slice.port,
             patience().as_secs() * 10
         );
         let never = (patience() * 2).as_secs().to_string();
-        self.node
-            .plab_with_input(&["exec", slice(profile), "timeout", &never, "bash", "-s"], script.as_bytes())
+        self.node.plab(&["exec", &slice.name, "timeout", &never, "bash", "-s"], script.as_bytes())
     }
 
+    /// Whatever still ran ends with its capsule.
     fn finish(self) {
-        // Whatever still ran ends with its capsule.
-        self.node.finish();
+        if let Node::Tests(node) = self.node {
+            node.finish();
+        }
     }
 }
 
-fn slice(profile: &str) -> &'static str {
-    if profile == "strict" { "site_strict" } else { "site_default" }
+impl Slice {
+    fn define(node: &Node, test: &str, profile: &'static str, port: u16) -> Self {
+        let name = format!("site_{test}_{profile}");
+        let more = format!(
+            "[memory]\nmax = \"1G\"\n[tasks]\nmax = 512\n[seccomp]\nprofile = \"{profile}\"\n\
+             [network]\nports = [\"tcp/{port}\", \"udp/{port}\"]"
+        );
+        let installed = match node {
+            Node::Tests(node) => {
+                node.define(&name, &more);
+                None
+            }
+            Node::Installed => Some(InstalledSlice::define(&name, &more)),
+        };
+        Self { name, profile, port, _installed: installed }
+    }
 }
 
 /// Two ports that nobody has now.
@@ -357,16 +398,11 @@ fn gdb_on_ones_own_processes() {
     let output = machine.try_run(
         "default",
         &format!(
-            "{PROGRAM}\n{started}\ngrep -F '$1 = 2' gdb.txt\ngrep -F 'Thread' gdb.txt\ngrep -F '8000 42' gdb.txt\ngrep -F 'exited normally' gdb.txt\n\
+            "trap 'cat gdb.txt attached.txt >&2' ERR\n{PROGRAM}\n{started}\ngrep -F '$1 = 2' gdb.txt\ngrep -F 'Thread' gdb.txt\ngrep -F '8000 42' gdb.txt\ngrep -F 'exited normally' gdb.txt\n\
              {attached}\ngrep -F 'pause' attached.txt\ngrep -F '$1 = 0' attached.txt"
         ),
     );
-    assert!(
-        output.code == 0 && output.stdout.ends_with("done\n"),
-        "{output:#?}\n{}",
-        machine.node.home_file("site_default", "gdb.txt")
-            + &machine.node.home_file("site_default", "attached.txt")
-    );
+    assert!(output.code == 0 && output.stdout.ends_with("done\n"), "{output:#?}");
     // `strict` has no debuggers.
     let output = machine
         .try_run("strict", &format!("{PROGRAM}\n{started} || true\n{attached}\ncat gdb.txt attached.txt"));

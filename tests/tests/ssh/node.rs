@@ -1,32 +1,15 @@
 //! The node that is installed here, slices for a test, and ssh to them.
 
-use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use plab_tests::Output;
+pub use plab_tests::command::output;
+pub use plab_tests::installed::plab;
+use plab_tests::installed::{InstalledSlice, plab_json};
 use serde_json::Value;
-
-/// Runs a command to its end.
-pub fn output(command: &mut Command) -> Output {
-    let output = command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    Output {
-        code: output.status.code().unwrap_or_else(|| 128 + output.status.signal().unwrap_or(0)),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
-
-/// `plab` with these arguments, as root.
-pub fn plab(args: &[&str]) -> Output {
-    output(Command::new("plab").args(args))
-}
-
-fn plab_json(args: &[&str]) -> Value {
-    serde_json::from_str(&plab(args).ok()).expect("JSON")
-}
 
 /// The sessions of a slice.
 pub fn sessions(slice: &str) -> Vec<Value> {
@@ -96,36 +79,22 @@ impl Drop for Stage {
     }
 }
 
-/// A slice of a test's; removed with it.
+/// A slice of a test's, with keys; removed with it.
 pub struct Slice {
     pub name: String,
+    installed: InstalledSlice,
 }
 
 impl Slice {
     /// Defines it and waits until it runs.
     pub fn define(name: &str, keys: &[&Key], more: &str) -> Self {
-        let slice = Self { name: name.to_owned() };
-        slice.change(keys, more);
-        slice
+        let installed = InstalledSlice::define(name, &with_keys(keys, more));
+        Self { name: name.to_owned(), installed }
     }
 
     /// Changes its definition and waits until that is in effect.
     pub fn change(&self, keys: &[&Key], more: &str) {
-        let node = plab_json(&["status", "--json"])["node"].as_str().expect("a name").to_owned();
-        let lines: Vec<String> = keys.iter().map(|key| format!("{:?}", key.line)).collect();
-        let text = format!(
-            "name = \"{}\"\ncontact = \"pi@example.org\"\nnodes = [\"{node}\"]\nkeys = [{}]\n{more}\n",
-            self.name,
-            lines.join(", ")
-        );
-        let mut child = Command::new("plab")
-            .args(["apply", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("start plab");
-        child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("write");
-        assert!(child.wait().expect("wait").success(), "{text}");
+        self.installed.change(&with_keys(keys, more));
     }
 
     /// Its UID.
@@ -160,10 +129,10 @@ impl Slice {
     }
 }
 
-impl Drop for Slice {
-    fn drop(&mut self) {
-        plab(&["rm", "--yes", &self.name]);
-    }
+/// Lines of a definition, these keys before the others.
+fn with_keys(keys: &[&Key], more: &str) -> String {
+    let lines: Vec<String> = keys.iter().map(|key| format!("{:?}", key.line)).collect();
+    format!("keys = [{}]\n{more}", lines.join(", "))
 }
 
 /// On which port sshd listens.
