@@ -11,6 +11,12 @@ fn await_end(child: &mut Child) {
     assert!(!status.success());
 }
 
+/// What plabd sent to the system's log; what it prints for its unit is not that.
+fn audit_trail() -> String {
+    let asked = ["-q", "-b", "-o", "cat", "_TRANSPORT=syslog", "SYSLOG_IDENTIFIER=plabd"];
+    output(Command::new("journalctl").args(asked)).ok()
+}
+
 #[test]
 fn each_session_tells_its_key() {
     let stage = Stage::new("who");
@@ -28,6 +34,16 @@ fn each_session_tells_its_key() {
         assert!(
             told.iter().any(|line| line.contains(&key.fingerprint) && line.contains("127.0.0.1")),
             "{told:#?}"
+        );
+        let line = format!("session-opened slice={}", slice.name);
+        eventually_or(
+            || {
+                audit_trail()
+                    .lines()
+                    .any(|told| told.contains(&line) && told.contains(&key.fingerprint))
+                    .then_some(())
+            },
+            || format!("{line} with {} is in the system's log:\n{}", key.fingerprint, audit_trail()),
         );
     }
     // What is outside for them is sshd and the login shell, each of the slice's UID and nothing else.

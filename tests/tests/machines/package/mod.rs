@@ -44,10 +44,11 @@ fn earlier() -> PathBuf {
     package("~before")
 }
 
+/// As the README says.
 fn install(machine: &Machine, package: &Path) {
     machine.put(package);
     let name = package.file_name().expect("named").to_string_lossy();
-    machine.run(&format!("DEBIAN_FRONTEND=noninteractive dpkg -i /root/{name} 2>&1"));
+    machine.run(&format!("DEBIAN_FRONTEND=noninteractive apt-get -y install /root/{name} 2>&1"));
 }
 
 fn main_pid(machine: &Machine, unit: &str) -> String {
@@ -125,6 +126,45 @@ fn purged(machine: &Machine) -> String {
     said
 }
 
+/// What an administrator expects of the package, each as dpkg says that it is there and not empty.
+const PARTS: [&str; 21] = [
+    "/usr/sbin/plabd",
+    "/usr/bin/plab",
+    "/usr/lib/planetlab/capsule-init",
+    "/usr/lib/planetlab/plab-shell",
+    "/usr/lib/planetlab/plab-keys",
+    "/usr/lib/systemd/system/plabd.service",
+    "/usr/lib/systemd/system/planetlab.target",
+    "/usr/lib/systemd/system/planetlab-capsules.service",
+    "/usr/lib/systemd/system/planetlab-drain.service",
+    "/usr/lib/sysusers.d/planetlab-accounts.conf",
+    "/etc/default/plabd",
+    "/etc/ssh/sshd_config.d/50-planetlab.conf",
+    "/usr/share/man/man1/plab.1.gz",
+    "/usr/share/man/man1/plab-status.1.gz",
+    "/usr/share/man/man8/plabd.8.gz",
+    "/usr/share/bash-completion/completions/plab",
+    "/usr/share/zsh/vendor-completions/_plab",
+    "/usr/share/fish/vendor_completions.d/plab.fish",
+    "/usr/share/planetlab/seccomp/default.toml",
+    "/usr/share/planetlab/seccomp/strict.toml",
+    "/usr/share/doc/planetlab-node/examples/node.toml",
+];
+
+/// The package has all its parts, a manual page for each command, and nothing that its checksums do not know.
+fn is_whole(machine: &Machine) {
+    let missing = machine.run(&format!(
+        "dpkg -L planetlab-node >/root/parts
+         for part in {}; do grep -qFx $part /root/parts || echo $part; done
+         for command in $(plab --help | sed -n '/^Commands:/,/^$/s/^  \\([a-z-]*\\) .*/\\1/p'); do
+             [ $command = help ] || grep -qFx /usr/share/man/man1/plab-$command.1.gz /root/parts || echo $command
+         done
+         dpkg --verify planetlab-node",
+        PARTS.join(" ")
+    ));
+    assert_eq!(missing, "", "what the package lacks, or has otherwise");
+}
+
 /// The kernel's list of ports that nobody gets by chance.
 fn reserved_ports(machine: &Machine) -> String {
     machine.run("cat /proc/sys/net/ipv4/ip_local_reserved_ports").to_owned()
@@ -180,6 +220,7 @@ fn the_life_of_a_node() {
         let replaced = machine.run("readlink /proc/[0-9]*/exe | grep -c '/capsule-init (deleted)'");
         assert_eq!(replaced, count.to_string(), "each goes on with the capsule-init it began with");
     });
+    is_whole(&machine);
     has_its_network(&machine);
     unnoticed(&machine, "systemctl daemon-reload and daemon-reexec", &lives, || {
         machine.run("systemctl daemon-reload && systemctl daemon-reexec && systemctl restart plabd");
