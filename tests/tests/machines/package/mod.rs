@@ -91,7 +91,7 @@ fn stopped_in_order(machine: &Machine, what: &str, before: &Lives) -> Lives {
 fn traces(machine: &Machine) -> Vec<String> {
     let listing = machine.run(
         "find / -xdev \\( -path /proc -o -path /sys -o -path /tmp -o -path /root -o -path /var/log -o -path /var/cache \
-             -o -path /var/lib/dpkg -o -path /var/lib/systemd -o -path /var/lib/chrony -o -path /var/lib/dhcpcd \
+             -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/lib/systemd -o -path /var/lib/chrony -o -path /var/lib/dhcpcd \
              -o -path /var/tmp -o -path /boot -o -name __pycache__ \\) -prune -o -print
          find /var/lib/planetlab /run/planetlab 2>/dev/null | sed 's/^/left: /'
          find /sys/fs/cgroup -type d -name '*plan*' -o -type d -name 'plab*'
